@@ -97,9 +97,9 @@ func (c Counts) Ended() bool { return c.Done+c.Failed+c.Cancelled >= c.Total }
 // JobDetail is `vcpeer job ID`.
 type JobDetail struct {
 	Job
-	Submit  Submit   `json:"submit"`
-	Tasks   []Task   `json:"taskList"`          // tasks that have started; pending ones only in Counts
-	Reasons []Reason `json:"reasons,omitempty"` // why pending tasks wait
+	Submit   Submit   `json:"submit"`
+	TaskList []Task   `json:"taskList"`          // tasks that have started; pending ones only in Counts
+	Reasons  []Reason `json:"reasons,omitempty"` // why pending tasks wait
 }
 
 // Task is one task of a job. Index is 0 for a job that is not an array.
