@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Run every test with the race detector, then those that only make sense without it, and say at the end what was
+# skipped and why.
+#   TEST_FLAGS   more flags for go test, e.g. "-run Join -v"
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+status=0
+# shellcheck disable=SC2086 # TEST_FLAGS is a list of words on purpose
+run() { go test -v -count=1 -timeout 20m "$@" ${TEST_FLAGS:-} 2>&1 | tee -a "$log" | deploy/test/summary.awk || status=1; }
+
+echo "== all packages, with -race"
+run -race ./...
+echo "== large simulations, without -race"
+run -run 'Large' ./gossip/... ./queue/...
+
+skipped=$(grep -A1 -- '--- SKIP' "$log" | grep -v '^--$' || true)
+if [[ -n $skipped ]]; then
+	echo "== skipped, with the reason"
+	echo "$skipped"
+fi
+exit "$status"
