@@ -26,7 +26,14 @@ type Submit struct {
 	Stderr   string            `json:"stderr,omitempty"`     // likewise, NAME.eSEQ[.TASK]
 	Join     bool              `json:"joinOutput,omitempty"` // standard error into standard output
 	Retries  int               `json:"retries"`              // how often a task lost with its node is started again; client default 2
+	Dialect  string            `json:"dialect,omitempty"`    // which variables the job expects besides vcpeer's own: "" none, DialectGridEngine
 }
+
+// DialectGridEngine marks a job of a Grid Engine front end. Env then already holds all that is known at submission
+// (JOB_NAME, NSLOTS, QUEUE, SGE_TASK_FIRST, …); who starts an attempt adds what only he knows, over Env:
+// JOB_ID (the sequence number alone), SGE_TASK_ID (the index, or "undefined" when the job is no array),
+// HOSTNAME (the node's name), RESTARTED ("1" from the second attempt on, else "0") and TMPDIR with TMP.
+const DialectGridEngine = "sge"
 
 // File is content-addressed: Hash is the hex SHA-256 of the content, held in the blob store.
 type File struct {
