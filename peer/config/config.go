@@ -1,0 +1,135 @@
+// Package config is what a node is told from outside: one struct, read from flags, environment, file and defaults in
+// that order of strength, together with where each value came from. It opens nothing but the file.
+//
+//	c, err := config.Load(config.Sources{Flags: flags, Getenv: os.Getenv, User: u})
+//	if err != nil { … }                  // names file, line and the nearest key
+//	daemon.Run(ctx, c.Config)
+package config
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strconv"
+)
+
+// Port is where a node listens, TCP and UDP, unless told otherwise.
+const Port = 7475
+
+// How jobs get their user, in Config.JobsAs.
+const (
+	JobsAsAccount = "account" // each job as its cluster account (the daemon must be root)
+	JobsAsSelf    = "self"    // all jobs as the daemon's own user
+)
+
+// Whether a node writes to the machine's own files, in Config.Integrate.
+const (
+	IntegrateAuto = "auto" // on when the daemon is root and no --dir was given
+	IntegrateOn   = "on"
+	IntegrateOff  = "off"
+)
+
+// Config is everything a daemon is told. Load fills it; Validate has passed on what Load returns.
+type Config struct {
+	File   string // the file that was or would be read
+	State  string // directory of key, records, queue, blobs; mode 0700
+	Socket string // unix socket of the API
+
+	Seeds     []string // host or host:port of nodes to join through; only needed the first time
+	Token     string   // join token, with Seeds
+	Site      string   // name of this site; empty: the host's name
+	Name      string   // name of this node; empty: the host's name
+	Listen    []string // host:port, TCP and UDP; port 0: any free one
+	Advertise []string // host[:port] that others shall dial; empty: what they see
+	Slots     int      // CPUs offered to jobs; 0: as many as the machine has, -1: none
+	JobsAs    string   // JobsAsAccount or JobsAsSelf
+	Integrate string   // IntegrateOn or IntegrateOff: keep a block in /etc/hosts and serve accounts to the system
+	LogLevel  string   // debug, info, warn, error
+	LogFormat string   // text, json, or auto: text on a terminal
+}
+
+var (
+	nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	levels   = []string{"debug", "info", "warn", "error"}
+	formats  = []string{"auto", "text", "json"}
+)
+
+// Validate says what cannot be right whatever the machine, naming the key.
+func (c *Config) Validate() error {
+	for _, n := range []struct{ key, value string }{{"site", c.Site}, {"name", c.Name}} {
+		if n.value != "" && !nameForm.MatchString(n.value) {
+			return fmt.Errorf("%s %q: want lower-case letters, digits and hyphens, at most 63, as in a host name", n.key, n.value)
+		}
+	}
+	if len(c.Listen) == 0 {
+		return fmt.Errorf("listen: want at least one host:port")
+	}
+	for _, a := range c.Listen {
+		if err := hostPort(a, 0); err != nil {
+			return fmt.Errorf("listen %q: %w", a, err)
+		}
+	}
+	for key, list := range map[string][]string{"seed": c.Seeds, "advertise": c.Advertise} {
+		for _, a := range list {
+			if err := hostPort(WithPort(a), 1); err != nil {
+				return fmt.Errorf("%s %q: %w", key, a, err)
+			}
+		}
+	}
+	if c.Slots < -1 {
+		return fmt.Errorf("slots %d: want 0 (all CPUs), -1 (none) or a number of CPUs", c.Slots)
+	}
+	return c.validateWords()
+}
+
+func (c *Config) validateWords() error {
+	for _, w := range []struct {
+		key, value string
+		allowed    []string
+	}{
+		{"jobs-as", c.JobsAs, []string{JobsAsAccount, JobsAsSelf}},
+		{"integrate", c.Integrate, []string{IntegrateAuto, IntegrateOn, IntegrateOff}},
+		{"log-level", c.LogLevel, levels},
+		{"log-format", c.LogFormat, formats},
+	} {
+		if err := oneOf(w.value, w.allowed); err != nil {
+			return fmt.Errorf("%s %q: %w", w.key, w.value, err)
+		}
+	}
+	// sun_path of struct sockaddr_un holds 108 bytes with the final NUL (unix(7)).
+	if len(c.Socket) > 107 {
+		return fmt.Errorf("socket %q: a unix socket's path has at most 107 bytes, this has %d", c.Socket, len(c.Socket))
+	}
+	if !filepath.IsAbs(c.State) || !filepath.IsAbs(c.Socket) {
+		return fmt.Errorf("state %q and socket %q: want absolute paths", c.State, c.Socket)
+	}
+	return nil
+}
+
+// WithPort adds the usual port to an address that has none; an IPv6 address may come with or without brackets.
+func WithPort(addr string) string {
+	if _, _, err := net.SplitHostPort(addr); err == nil {
+		return addr
+	}
+	host := addr
+	if len(host) > 1 && host[0] == '[' && host[len(host)-1] == ']' {
+		host = host[1 : len(host)-1]
+	}
+	return net.JoinHostPort(host, strconv.Itoa(Port))
+}
+
+// hostPort checks host:port with a port of at least least; an empty host means every address of the machine when least is 0.
+func hostPort(addr string, least int) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("want host:port")
+	}
+	if host == "" && least > 0 {
+		return fmt.Errorf("want a host before the port")
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < least || n > 65535 {
+		return fmt.Errorf("want a port from %d to 65535", least)
+	}
+	return nil
+}
