@@ -59,7 +59,7 @@ func (c *Cluster) Add(name, site string, args ...string) (*Node, error) {
 	}
 	n := &Node{
 		Name: name, Site: site, Args: args, binary: c.Binary,
-		Dir:    filepath.Join(c.Dir, name),
+		Dir:    filepath.Join(c.Dir, name+"."+site), // two nodes may share a name
 		Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
 		log:    new(tail),
 	}
