@@ -1,0 +1,157 @@
+package fabric
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
+	mss "github.com/multiformats/go-multistream"
+
+	"vcpeer/crdt"
+)
+
+// sweepPeriod is how often the connections are compared with the records, so that a missed Disconnect heals.
+const sweepPeriod = time.Second
+
+// closeTimeout bounds how long Close waits for handlers that do not heed their context.
+const closeTimeout = 5 * time.Second
+
+// ErrClosed is returned by calls on a closed Fabric.
+var ErrClosed = errors.New("fabric is closed")
+
+// Fabric is this node's end of all connections. Safe for concurrent use.
+type Fabric struct {
+	cfg      Config
+	log      *slog.Logger
+	self     crdt.NodeID
+	host     *host
+	gate     *gate
+	announce []ma.Multiaddr // Config.Advertise, parsed; empty: what is listened on
+
+	members   *mss.MultistreamMuxer[protocol.ID] // what a member may ask for
+	strangers *mss.MultistreamMuxer[protocol.ID] // what anybody may ask for: a subset of members
+	classes   [256]atomic.Pointer[func(crdt.NodeID, []byte)]
+
+	mu    sync.Mutex
+	links map[crdt.NodeID]*link // every peer that is connected, addressed or sent to
+
+	ctx     context.Context // over when the fabric closes
+	cancel  context.CancelFunc
+	running sync.WaitGroup // goroutines and handlers
+	dials   chan struct{}  // one token for each background dial under way
+}
+
+// New starts a fabric: it listens and serves from here on. Close ends it.
+func New(cfg Config) (*Fabric, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	f := &Fabric{
+		cfg: cfg, log: cfg.Log, self: crdt.NodeIDOf(cfg.Key),
+		gate:      newGate(cfg.Standing, cfg.Refused),
+		members:   mss.NewMultistreamMuxer[protocol.ID](),
+		strangers: mss.NewMultistreamMuxer[protocol.ID](),
+		links:     map[crdt.NodeID]*link{},
+		dials:     make(chan struct{}, maxBackgroundDials),
+	}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	var err error
+	if f.host, err = newHost(cfg, f.gate); err != nil {
+		return nil, fmt.Errorf("fabric: start libp2p: %w", err)
+	}
+	f.host.Notify(&network.NotifyBundle{ConnectedF: f.connected, DisconnectedF: f.disconnected})
+	f.host.SetStreamHandler(f.serve)
+	f.Handle(datagramProtocol, f.receiveStream)
+	if err := errors.Join(f.listenAll()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if f.announce, err = f.advertised(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	f.running.Go(f.sweep)
+	return f, nil
+}
+
+// Close disconnects from everybody and waits for the handlers, at most some seconds. Calls after the first do nothing.
+func (f *Fabric) Close() error {
+	if f.ctx.Err() != nil {
+		return nil
+	}
+	f.cancel()
+	err := f.host.Close()
+	done := make(chan struct{})
+	go func() { f.running.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(closeTimeout):
+		f.log.Warn("handlers still run after the fabric is closed")
+	}
+	return err
+}
+
+// Self returns this node's identity.
+func (f *Fabric) Self() crdt.NodeID { return f.self }
+
+// Disconnect closes every connection with id, and with them its streams and the contexts of its handlers. Whether it
+// may come back is for Standing to say.
+func (f *Fabric) Disconnect(id crdt.NodeID) {
+	for _, c := range f.host.ConnsToPeer(peerIDOf(id)) {
+		f.closeConn(c, network.ConnGated)
+	}
+}
+
+// Keep exempts id from being closed for one connection too many while on is true. tag names the reason, so that several
+// parts may ask for the same peer.
+func (f *Fabric) Keep(id crdt.NodeID, tag string, on bool) {
+	if on {
+		f.host.conns.Protect(peerIDOf(id), tag)
+		return
+	}
+	f.host.conns.Unprotect(peerIDOf(id), tag)
+}
+
+// closeConn closes without waiting for libp2p's bookkeeping. Its error is that of a connection already gone.
+func (f *Fabric) closeConn(c network.Conn, code network.ConnErrorCode) { _ = c.CloseWithError(code) }
+
+// sweep compares every connection with the records: it ends those of peers that are no longer members, and gives the
+// places of strangers that became members back.
+func (f *Fabric) sweep() {
+	tick := time.NewTicker(sweepPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.ctx.Done():
+			return
+		case now := <-tick.C:
+			for _, c := range f.host.Conns() {
+				f.sweepConn(c, now)
+			}
+		}
+	}
+}
+
+func (f *Fabric) sweepConn(c network.Conn, now time.Time) {
+	id, _ := nodeIDOf(c.RemotePeer()) // the gate let only node IDs through
+	switch f.cfg.Standing(id) {
+	case Member:
+		f.gate.leave(c)
+	case Evicted:
+		f.log.Info("disconnecting an evicted node", "peer", id)
+		f.closeConn(c, network.ConnGated)
+	default:
+		if now.Sub(c.Stat().Opened) > strangerTime && !f.gate.permitted(id) {
+			f.log.Debug("disconnecting a stranger", "peer", id, "addr", c.RemoteMultiaddr())
+			f.closeConn(c, network.ConnGated)
+		}
+	}
+}

@@ -1,0 +1,202 @@
+package fabric
+
+import (
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/control"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"vcpeer/crdt"
+)
+
+const (
+	maxStrangers      = 32               // strangers connected at once
+	maxStrangersPerIP = 4                // of them from one address (IPv6: one /64)
+	strangerTime      = 15 * time.Second // how long a stranger may stay; enforced to the second by the sweep
+)
+
+// Why a peer is turned away.
+var (
+	ErrEvicted   = errors.New("evicted from the cluster")
+	ErrNotMember = errors.New("not a member of the cluster")
+	ErrBusy      = errors.New("too many strangers are connected")
+)
+
+// gate decides who may be connected. It implements libp2p's connmgr.ConnectionGater; the deciding hooks are those that
+// run once the peer's key is proven. Safe for concurrent use.
+type gate struct {
+	standing func(crdt.NodeID) Standing
+	refused  func(crdt.NodeID, error)
+
+	mu      sync.Mutex
+	permits map[crdt.NodeID]int         // strangers that this node itself wants to reach, and how often
+	inside  map[network.Conn]netip.Addr // strangers' connections that count against the limits
+	perIP   map[netip.Addr]int          // = number of connections in inside from that address
+	told    map[crdt.NodeID]time.Time   // when refused was last called for a peer
+	clock   func() time.Time            // of told
+}
+
+func newGate(standing func(crdt.NodeID) Standing, refused func(crdt.NodeID, error)) *gate {
+	return &gate{
+		standing: standing, refused: refused, clock: time.Now,
+		permits: map[crdt.NodeID]int{}, inside: map[network.Conn]netip.Addr{}, perIP: map[netip.Addr]int{}, told: map[crdt.NodeID]time.Time{},
+	}
+}
+
+// permit lets this node connect to the stranger id until release is called.
+func (g *gate) permit(id crdt.NodeID) (release func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.permits[id]++
+	return sync.OnceFunc(func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.permits[id]--; g.permits[id] <= 0 {
+			delete(g.permits, id)
+		}
+	})
+}
+
+func (g *gate) permitted(id crdt.NodeID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.permits[id] > 0
+}
+
+// mayReach reports why this node must not talk to id of its own accord; nil: it may.
+func (g *gate) mayReach(id crdt.NodeID) error {
+	switch g.standing(id) {
+	case Member:
+		return nil
+	case Evicted:
+		return ErrEvicted
+	}
+	if g.permitted(id) {
+		return nil
+	}
+	return ErrNotMember
+}
+
+// InterceptPeerDial is asked before anything is dialled.
+func (g *gate) InterceptPeerDial(p peer.ID) bool {
+	id, ok := nodeIDOf(p)
+	return ok && g.mayReach(id) == nil
+}
+
+// InterceptAddrDial allows every address: addresses prove nothing.
+func (g *gate) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
+
+// InterceptAccept allows every address; how many connections one may open is the resource manager's matter.
+func (g *gate) InterceptAccept(network.ConnMultiaddrs) bool { return true }
+
+// InterceptSecured is asked when the peer has proven its key, in both directions.
+func (g *gate) InterceptSecured(dir network.Direction, p peer.ID, addrs network.ConnMultiaddrs) bool {
+	id, ok := nodeIDOf(p)
+	if !ok {
+		return false
+	}
+	err := g.mayReach(id)
+	if errors.Is(err, ErrNotMember) && dir == network.DirInbound {
+		g.mu.Lock()
+		err = g.roomLocked(addressOf(addrs))
+		g.mu.Unlock()
+	}
+	if err != nil {
+		g.tell(id, err)
+	}
+	return err == nil
+}
+
+// InterceptUpgraded is asked when the connection is complete; from here on libp2p tells when it ends, so that a
+// stranger's place is taken here.
+func (g *gate) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {
+	id, ok := nodeIDOf(c.RemotePeer())
+	if !ok {
+		return false, 0
+	}
+	err := g.mayReach(id)
+	if errors.Is(err, ErrNotMember) && c.Stat().Direction == network.DirInbound {
+		err = g.enter(c)
+	}
+	if err != nil {
+		g.tell(id, err)
+	}
+	return err == nil, 0
+}
+
+func (g *gate) roomLocked(ip netip.Addr) error {
+	if len(g.inside) >= maxStrangers || g.perIP[ip] >= maxStrangersPerIP {
+		return ErrBusy
+	}
+	return nil
+}
+
+func (g *gate) enter(c network.Conn) error {
+	ip := addressOf(c)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.roomLocked(ip); err != nil {
+		return err
+	}
+	g.inside[c] = ip
+	g.perIP[ip]++
+	return nil
+}
+
+// leave gives a stranger's place back: it went, or was admitted. Any number of times.
+func (g *gate) leave(c network.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ip, ok := g.inside[c]
+	if !ok {
+		return
+	}
+	delete(g.inside, c)
+	if g.perIP[ip]--; g.perIP[ip] <= 0 {
+		delete(g.perIP, ip)
+	}
+}
+
+// tell reports a refusal, once a minute for each peer and for 256 peers at most, so that nobody can flood the log.
+func (g *gate) tell(id crdt.NodeID, why error) {
+	if g.refused == nil {
+		return
+	}
+	now := g.clock()
+	g.mu.Lock()
+	for other, t := range g.told {
+		if now.Sub(t) >= time.Minute {
+			delete(g.told, other)
+		}
+	}
+	_, again := g.told[id]
+	quiet := again || len(g.told) >= 256
+	if !quiet {
+		g.told[id] = now
+	}
+	g.mu.Unlock()
+	if !quiet {
+		g.refused(id, why)
+	}
+}
+
+// addressOf is what counts as one address: an IPv4 address, or an IPv6 /64. The zero Addr stands for all that have none.
+func addressOf(c network.ConnMultiaddrs) netip.Addr {
+	ip, err := manet.ToIP(c.RemoteMultiaddr())
+	if err != nil {
+		return netip.Addr{}
+	}
+	a, _ := netip.AddrFromSlice(ip)
+	a = a.Unmap()
+	if a.Is6() {
+		p, _ := a.WithZone("").Prefix(64)
+		return p.Addr()
+	}
+	return a
+}

@@ -1,0 +1,272 @@
+package fabric
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/quic-go/quic-go"
+
+	"vcpeer/crdt"
+)
+
+const (
+	maxAddrsPerPeer = 16              // of a peer's record are used; the rest is ignored
+	observedAddrTTL = 2 * time.Minute // the address a member last came from is worth a try that long after it went
+)
+
+// link is what the fabric holds of one peer.
+type link struct {
+	id crdt.NodeID
+
+	mu      sync.Mutex
+	learned []ma.Multiaddr      // from its record
+	conns   []*conn             // open connections, oldest first
+	speaks  map[string]struct{} // protocols it has accepted since it was last unconnected
+	out     outbox
+	rtt     time.Duration // last answer to a ping on the datagram stream; 0: none
+}
+
+// conn is one open connection.
+type conn struct {
+	network.Conn
+	ctx    context.Context // over when it closes
+	cancel context.CancelFunc
+	quic   *quic.Conn // nil: it is not QUIC
+}
+
+// linkTo returns the link with id, making it if need be.
+func (f *Fabric) linkTo(id crdt.NodeID) *link {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.links[id]
+	if l == nil {
+		l = &link{id: id, speaks: map[string]struct{}{}}
+		f.links[id] = l
+	}
+	return l
+}
+
+// peek returns the link with id, or nil.
+func (f *Fabric) peek(id crdt.NodeID) *link {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.links[id]
+}
+
+// forgetIdle drops l when it holds nothing: a stranger that went.
+func (f *Fabric) forgetIdle(l *link) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.conns) == 0 && len(l.learned) == 0 && !l.out.draining && f.links[l.id] == l {
+		delete(f.links, l.id)
+	}
+}
+
+// connected is libp2p's notice of a new connection. It comes before any of its streams and must not wait.
+func (f *Fabric) connected(_ network.Network, nc network.Conn) {
+	id, ok := nodeIDOf(nc.RemotePeer())
+	if !ok {
+		return
+	}
+	c := &conn{Conn: nc}
+	c.ctx, c.cancel = context.WithCancel(f.ctx)
+	if !nc.As(&c.quic) {
+		c.quic = nil
+	}
+	l := f.linkTo(id)
+	l.mu.Lock()
+	l.conns = append(l.conns, c)
+	l.out.revive()
+	l.mu.Unlock()
+	if c.quic != nil {
+		f.running.Go(func() { f.receiveQUIC(id, c) })
+	}
+	f.log.Debug("connected", "peer", id, "addr", nc.RemoteMultiaddr(), "inbound", nc.Stat().Direction == network.DirInbound)
+}
+
+// disconnected is libp2p's notice that a connection is gone.
+func (f *Fabric) disconnected(_ network.Network, nc network.Conn) {
+	f.gate.leave(nc)
+	id, ok := nodeIDOf(nc.RemotePeer())
+	if !ok {
+		return
+	}
+	f.log.Debug("disconnected", "peer", id, "addr", nc.RemoteMultiaddr())
+	l := f.peek(id)
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	for i, c := range l.conns {
+		if c.Conn == nc {
+			c.cancel()
+			l.conns = slices.Delete(l.conns, i, i+1)
+			break
+		}
+	}
+	if len(l.conns) == 0 {
+		clear(l.speaks) // it may come back as another version
+	}
+	l.mu.Unlock()
+	f.rememberObserved(id, nc)
+	f.forgetIdle(l)
+}
+
+// rememberObserved keeps the address of a member's incoming QUIC connection for a while: QUIC dials from the port it
+// listens on, so that address may work where those of the record do not.
+func (f *Fabric) rememberObserved(id crdt.NodeID, nc network.Conn) {
+	if nc.Stat().Direction != network.DirInbound || f.cfg.Standing(id) != Member {
+		return
+	}
+	if _, err := nc.RemoteMultiaddr().ValueForProtocol(ma.P_QUIC_V1); err == nil {
+		f.host.Peerstore().AddAddr(nc.RemotePeer(), nc.RemoteMultiaddr(), observedAddrTTL)
+	}
+}
+
+// Learn sets the multiaddrs under which id may be reached, in place of those learned before. Ones that cannot be used
+// are left out. No addresses: forget them.
+func (f *Fabric) Learn(id crdt.NodeID, addrs []string) {
+	if id == f.self || id.IsZero() {
+		return
+	}
+	var good []ma.Multiaddr
+	for _, s := range addrs {
+		if a := f.usable(id, s); a != nil && len(good) < maxAddrsPerPeer {
+			good = append(good, a)
+		}
+	}
+	l := f.linkTo(id)
+	l.mu.Lock()
+	old := l.learned
+	changed := !slices.EqualFunc(old, good, ma.Multiaddr.Equal)
+	l.learned = good
+	if changed {
+		l.out.revive()
+	}
+	l.mu.Unlock()
+	if changed {
+		f.host.Peerstore().SetAddrs(peerIDOf(id), old, 0)
+		f.host.Peerstore().SetAddrs(peerIDOf(id), good, peerstore.PermanentAddrTTL)
+		f.host.Backoff().Clear(peerIDOf(id))
+	}
+	f.forgetIdle(l)
+}
+
+// usable parses a peer's address, without a trailing /p2p/ID, which must be its own. nil: not usable.
+func (f *Fabric) usable(id crdt.NodeID, s string) ma.Multiaddr {
+	a, err := ma.NewMultiaddr(s)
+	if err == nil {
+		var last *ma.Component
+		if a, last = ma.SplitLast(a); last != nil && last.Protocol().Code != ma.P_P2P {
+			a = a.AppendComponent(last)
+		} else if last != nil && last.Value() != id.String() {
+			a = nil
+		}
+	}
+	if err != nil || len(a) == 0 || f.host.TransportForDialing(a) == nil && !isNamed(a) {
+		f.log.Debug("address not usable", "peer", id, "addr", s, "err", err)
+		return nil
+	}
+	return a
+}
+
+// isNamed tells addresses by DNS name, which become IP addresses only when dialled.
+func isNamed(a ma.Multiaddr) bool {
+	switch a[0].Protocol().Code {
+	case ma.P_DNS, ma.P_DNS4, ma.P_DNS6:
+		return true
+	}
+	return false
+}
+
+// bestQUIC returns the newest QUIC connection; nil: there is none.
+func (l *link) bestQUIC() *quic.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range slices.Backward(l.conns) {
+		if c.quic != nil && c.quic.Context().Err() == nil {
+			return c.quic
+		}
+	}
+	return nil
+}
+
+// RTT returns the newest measured round trip time to id: that of the QUIC connection, or where there is none of the
+// datagram stream. false: not measured.
+func (f *Fabric) RTT(id crdt.NodeID) (time.Duration, bool) {
+	l := f.peek(id)
+	if l == nil {
+		return 0, false
+	}
+	if q := l.bestQUIC(); q != nil {
+		if rtt := q.ConnectionStats().LatestRTT; rtt > 0 {
+			return rtt, true
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rtt, l.rtt > 0
+}
+
+// Link is a connected peer as a status page shows it.
+type Link struct {
+	Peer      crdt.NodeID
+	Addr      net.Addr // where it is; *net.UDPAddr for QUIC, *net.TCPAddr for TCP
+	Inbound   bool     // it connected to us
+	Opened    time.Time
+	Streams   int
+	Standing  Standing
+	RTT       time.Duration // 0: not measured
+	Transport string        // "quic" or "tcp"
+}
+
+// Links lists the open connections, by peer and age.
+func (f *Fabric) Links() []Link {
+	var out []Link
+	for _, c := range f.host.Conns() {
+		id, _ := nodeIDOf(c.RemotePeer())
+		st := c.Stat()
+		rtt, _ := f.RTT(id)
+		l := Link{Peer: id, Addr: netAddr(c.RemoteMultiaddr()), Inbound: st.Direction == network.DirInbound, Opened: st.Opened,
+			Streams: st.NumStreams, Standing: f.cfg.Standing(id), RTT: rtt, Transport: "tcp"}
+		if _, udp := l.Addr.(*net.UDPAddr); udp {
+			l.Transport = "quic"
+		}
+		out = append(out, l)
+	}
+	slices.SortFunc(out, func(a, b Link) int {
+		return cmp.Or(slices.Compare(a.Peer[:], b.Peer[:]), a.Opened.Compare(b.Opened))
+	})
+	return out
+}
+
+// netAddr is a as package net has it; for one that is neither TCP nor UDP, which the fabric has not, its text.
+func netAddr(a ma.Multiaddr) net.Addr {
+	if na, err := manet.ToNetAddr(withoutQUIC(a)); err == nil {
+		return na
+	}
+	return textAddr(a.String())
+}
+
+func withoutQUIC(a ma.Multiaddr) ma.Multiaddr {
+	rest, last := ma.SplitLast(a)
+	if last != nil && last.Protocol().Code == ma.P_QUIC_V1 {
+		return rest
+	}
+	return a
+}
+
+type textAddr string
+
+func (textAddr) Network() string  { return "libp2p" }
+func (a textAddr) String() string { return string(a) }

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package fabric
+
+import "net"
+
+// listenUDP opens the socket for QUIC.
+func listenUDP(network string, laddr *net.UDPAddr) (net.PacketConn, error) {
+	return net.ListenUDP(network, laddr)
+}
