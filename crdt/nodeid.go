@@ -1,6 +1,7 @@
 package crdt
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -75,3 +76,6 @@ func (n *NodeID) UnmarshalText(text []byte) error {
 	*n = id
 	return nil
 }
+
+// Compare orders IDs by their bytes.
+func (n NodeID) Compare(m NodeID) int { return bytes.Compare(n[:], m[:]) }

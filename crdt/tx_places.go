@@ -1,0 +1,118 @@
+package crdt
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// HostFacts is what a node says of its own machine. Zero fields are not written: they stay as they are.
+type HostFacts struct {
+	Name     string
+	Site     SiteID
+	Addrs    []string // multiaddrs, at most 64
+	OS       string
+	Arch     string
+	CPUs     int
+	MemBytes int64
+	Version  string
+}
+
+// maxAddrs bounds the addresses of a host.
+const maxAddrs = 64
+
+// CreateSite makes a site with this node as founder. ErrTaken: a site of that name lives; one without nodes does not count.
+func (tx *Tx) CreateSite(name string) (SiteID, error) {
+	var id SiteID
+	if err := CheckLabel("site name", name); err != nil {
+		return id, err
+	}
+	if err := tx.draw(id[:]); err != nil {
+		return id, err
+	}
+	if err := tx.claim(tx.v.places.book, ClaimSiteName, name, id.String()); err != nil {
+		return SiteID{}, err
+	}
+	tx.set(kindSite, string(id[:]), fieldName, name)
+	tx.set(kindSite, string(id[:]), fieldFounder, tx.self[:])
+	return id, nil
+}
+
+// RenameSite gives a site another name.
+func (tx *Tx) RenameSite(id SiteID, name string) error {
+	if err := CheckLabel("site name", name); err != nil {
+		return err
+	}
+	if !tx.exists(kindSite, string(id[:])) {
+		return fmt.Errorf("site %s: %w", id, ErrNotFound)
+	}
+	if err := tx.claim(tx.v.places.book, ClaimSiteName, name, id.String()); err != nil {
+		return err
+	}
+	tx.set(kindSite, string(id[:]), fieldName, name)
+	return nil
+}
+
+// PutHost writes what this node says of its machine, only what differs. The name is a wish: if another host holds it, this one
+// goes by a derived name and the conflict is listed, since a machine must come up whatever it is called.
+func (tx *Tx) PutHost(f HostFacts) error {
+	if len(f.Addrs) > maxAddrs {
+		return fmt.Errorf("host: %d addresses: %w: at most %d", len(f.Addrs), ErrInvalid, maxAddrs)
+	}
+	id := string(tx.self[:])
+	if f.Name != "" {
+		if err := CheckLabel("host name", f.Name); err != nil {
+			return err
+		}
+		tx.set(kindHost, id, fieldName, f.Name)
+	}
+	if !f.Site.IsZero() {
+		tx.set(kindHost, id, fieldSite, f.Site[:])
+		tx.site = f.Site
+	}
+	if len(f.Addrs) > 0 {
+		tx.set(kindHost, id, fieldAddrs, f.Addrs)
+	}
+	for _, t := range []struct{ field, value string }{{fieldOS, f.OS}, {fieldArch, f.Arch}, {fieldVersion, f.Version}} {
+		if t.value != "" {
+			tx.set(kindHost, id, t.field, t.value)
+		}
+	}
+	if f.CPUs > 0 {
+		tx.set(kindHost, id, fieldCPUs, uint64(f.CPUs))
+	}
+	if f.MemBytes > 0 {
+		tx.set(kindHost, id, fieldMem, uint64(f.MemBytes))
+	}
+	return nil
+}
+
+// RenameHost gives any member's host another name. ErrTaken: another live host holds it.
+func (tx *Tx) RenameHost(id NodeID, name string) error {
+	if err := CheckLabel("host name", name); err != nil {
+		return err
+	}
+	if !tx.exists(kindHost, string(id[:])) {
+		return fmt.Errorf("host %s: %w", id, ErrNotFound)
+	}
+	if err := tx.claim(tx.v.places.book, ClaimHostName, name, id.String()); err != nil {
+		return err
+	}
+	tx.set(kindHost, string(id[:]), fieldName, name)
+	return nil
+}
+
+// ClaimAddress gives this node's host an address in the overlay: the one it holds, or the next free one from the hash of its
+// key on. Call it at start and whenever [Host.Address] of this node is not valid. ErrTaken: the range is full.
+func (tx *Tx) ClaimAddress() (netip.Addr, error) {
+	if h, ok := tx.v.Host(tx.self); ok && h.Address.IsValid() {
+		return h.Address, nil
+	}
+	book := tx.v.places.book
+	slot, ok := freeSlot(tx.self, func(addr string) bool { return book.holder(ClaimAddress, addr) != "" })
+	if !ok {
+		return netip.Addr{}, fmt.Errorf("overlay address: %w: all of %s", ErrTaken, OverlayRange())
+	}
+	tx.force(kindHost, string(tx.self[:]), fieldAddress, slot)
+	addr, _ := slotAddr(slot)
+	return addr, nil
+}
