@@ -1,0 +1,46 @@
+package spread
+
+import "time"
+
+// limits are all the numbers of this package, so that tests can tighten them.
+type limits struct {
+	fanout       int           // peers that a batch of this node is pushed to
+	relay        int           // peers that a batch of another node is pushed on to
+	lazy         int           // further peers that get the digest after a change
+	ephemeral    int           // peers that fresh ephemeral entries go to
+	gather       time.Duration // fresh batches within this time travel together
+	gatherEph    time.Duration // the same for ephemeral entries, for which being late is harmless
+	announceGap  time.Duration // two rounds of announcements are at least this far apart
+	settle       time.Duration // an announced digest that is still unknown after this is asked for
+	session      time.Duration // pause between two sessions with random peers …
+	sessionMax   time.Duration // … grows to this while all are found equal
+	backOff      time.Duration // a peer that failed gets nothing for this long, doubled each time …
+	backOffMax   time.Duration // … up to this
+	pushes       int           // pushes under way at once
+	boxBytes     int           // payload that waits for one peer; more becomes one session
+	allBoxBytes  int           // the same over all peers
+	history      int           // own digests that are remembered, to know a peer that is behind
+	chunkBytes   int           // payload of one message of a session
+	frameBytes   int           // largest message that is read; a single batch may be larger than a chunk
+	turns        int           // messages of one session and side
+	frameTime    time.Duration // for one message to come or go
+	sessionTime  time.Duration // for a whole session
+	servePerPeer int           // streams of one peer served at once
+	serveInAll   int           // streams served at once
+}
+
+// standard is what runs outside tests. The largest memory that peers can make this node use for messages is
+// serveInAll × frameBytes.
+func standard() limits {
+	return limits{
+		fanout: 3, relay: 2, lazy: 6, ephemeral: 2,
+		gather: 20 * time.Millisecond, gatherEph: 500 * time.Millisecond,
+		announceGap: 200 * time.Millisecond, settle: 350 * time.Millisecond,
+		session: 5 * time.Second, sessionMax: 30 * time.Second,
+		backOff: 2 * time.Second, backOffMax: time.Minute,
+		pushes: 16, boxBytes: 64 << 10, allBoxBytes: 4 << 20, history: 256,
+		chunkBytes: 256 << 10, frameBytes: 4 << 20, turns: 4096,
+		frameTime: 15 * time.Second, sessionTime: 5 * time.Minute,
+		servePerPeer: 2, serveInAll: 12,
+	}
+}

@@ -1,0 +1,114 @@
+package spread
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+)
+
+// session is one side of an exchange in turns, after which both stores have what either had. It does no I/O but the
+// store's: the shell carries its messages.
+//
+//	opener: digest            →
+//	                          ← digest; if they differ: heads
+//	opener: missing, heads    →
+//	                          ← missing
+//	… while a side has more   ⇄
+//
+// So equal stores cost one round trip and 80 bytes, others two and what is missing. Ephemeral entries ride along.
+type session struct {
+	store Store
+	limit limits
+	fresh func(batches, ephemeral [][]byte) // gets what was new to this side
+
+	turns     int
+	gaveHeads bool
+	gaveEph   bool
+	equal     bool // the first digests were
+	agreed    bool // the last were
+}
+
+var errTurns = errors.New("spread: session: the peer does not come to an end")
+
+// open returns the first message of the side that opens.
+func (s *session) open() message { return s.turn() }
+
+// turn returns a message with this side's digests.
+func (s *session) turn() message {
+	return message{Kind: kindTurn, Digest: s.store.Digest(), EphemeralSum: ephemeralSum(s.store.EphemeralDigest())}
+}
+
+func ephemeralSum(digest []byte) (sum [16]byte) {
+	full := sha256.Sum256(digest)
+	copy(sum[:], full[:])
+	return sum
+}
+
+// step takes the peer's message in and returns the answer, and whether this side has anything left to say with it; the
+// opener closes when not.
+func (s *session) step(ctx context.Context, in message) (out message, more bool, err error) {
+	if s.turns++; s.turns > s.limit.turns {
+		return message{}, false, errTurns
+	}
+	switch in.Kind {
+	case kindTurn:
+	case kindBusy:
+		return message{}, false, errBusy
+	default:
+		return message{}, false, fmt.Errorf("%w: message of kind %d", errPeer, in.Kind)
+	}
+	grew, err := s.take(ctx, in)
+	if err != nil {
+		return message{}, false, err
+	}
+	out = s.turn()
+	if s.agreed = in.Digest == out.Digest; s.turns == 1 {
+		s.equal = s.agreed
+	}
+	if len(in.Heads) > 0 {
+		if out.Batches, out.More, err = s.store.Since(in.Heads, s.limit.chunkBytes); err != nil {
+			return message{}, false, fmt.Errorf("spread: session: %w", err)
+		}
+	}
+	// Heads are asked for anew only after they have moved, or a peer could keep us here with what we refuse.
+	if !s.agreed && !s.gaveHeads || in.More && grew {
+		out.Heads, s.gaveHeads = s.store.Heads(), true
+	}
+	if err := s.answerEphemeral(in, &out); err != nil {
+		return message{}, false, err
+	}
+	more = len(out.Heads)+len(out.Batches)+len(out.Ephemeral)+len(out.EphemeralHas) > 0
+	return out, more, nil
+}
+
+// take gives the store what came and passes on what was new. Batches that the store refuses do not end the session:
+// the peer may have them from somebody else, and others may be good.
+func (s *session) take(ctx context.Context, in message) (grew bool, err error) {
+	var batches, entries [][]byte
+	if len(in.Batches) > 0 {
+		if batches, err = s.store.Receive(ctx, in.Batches); err != nil && ctx.Err() != nil {
+			return false, err
+		}
+	}
+	if len(in.Ephemeral) > 0 {
+		entries, _ = s.store.ReceiveEphemeral(in.Ephemeral) // refused ones are not worth a word: they expire
+	}
+	if len(batches)+len(entries) > 0 {
+		s.fresh(batches, entries)
+	}
+	return len(batches) > 0, nil
+}
+
+// answerEphemeral adds what the peer lacks, and once what this side has.
+func (s *session) answerEphemeral(in message, out *message) (err error) {
+	if len(in.EphemeralHas) > 0 {
+		if out.Ephemeral, err = s.store.EphemeralSince(in.EphemeralHas, s.limit.chunkBytes); err != nil {
+			return fmt.Errorf("spread: session: %w", err)
+		}
+	}
+	if !s.gaveEph && in.EphemeralSum != out.EphemeralSum {
+		out.EphemeralHas, s.gaveEph = s.store.EphemeralDigest(), true
+	}
+	return nil
+}
