@@ -90,11 +90,8 @@ func (f *Fabric) carry(l *link, d []byte) error {
 	if f.cfg.Standing(l.id) != Member {
 		return ErrNotMember
 	}
-	l.mu.Lock()
-	connected := len(l.conns) > 0
-	l.mu.Unlock()
-	if !connected {
-		if err := f.dial(l); err != nil {
+	if !l.connected() {
+		if err := f.connect(l); err != nil {
 			return err
 		}
 	}
@@ -107,18 +104,34 @@ func (f *Fabric) carry(l *link, d []byte) error {
 	return f.carryByStream(l, d)
 }
 
-// dial connects to a peer in the background of Send.
-func (f *Fabric) dial(l *link) error {
+// connect makes sure that there is a connection with l, dialling again when the peer revives while it is dialled.
+func (f *Fabric) connect(l *link) error {
 	select {
 	case f.dials <- struct{}{}:
 		defer func() { <-f.dials }()
 	case <-f.ctx.Done():
 		return ErrClosed
 	}
-	ctx, cancel := context.WithTimeout(f.ctx, backgroundDialTime)
-	defer cancel()
-	_, err := f.host.DialPeer(ctx, peerIDOf(l.id))
-	return oneLine(ctx, err)
+	for {
+		ctx, cancel := context.WithTimeout(f.ctx, backgroundDialTime)
+		l.mu.Lock()
+		connected, before := len(l.conns) > 0, l.out.revived
+		l.out.cancel = cancel
+		l.mu.Unlock()
+		var err error
+		if !connected {
+			_, err = f.host.DialPeer(ctx, peerIDOf(l.id))
+			err = oneLine(ctx, err)
+		}
+		cancel()
+		l.mu.Lock()
+		again := l.out.revived != before
+		l.out.cancel = nil
+		l.mu.Unlock()
+		if err == nil || !again {
+			return err
+		}
+	}
 }
 
 // carryByStream sends d on the peer's datagram stream, which is kept open. A stream that fails is opened anew once: the

@@ -84,18 +84,18 @@ func TestSendCopies(t *testing.T) {
 
 // Sending to the dead must be quick and cost no dial each time; when the peer comes back it is reached again.
 func TestSendToDeadPeer(t *testing.T) {
-	records := &book{}
+	records, dead := &book{}, idOf("b")
 	a := mesh(t, records, "a")[0]
-	records.set(Member, idOf("b"))
-	a.Learn(idOf("b"), []string{"/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/udp/1/quic-v1"})
+	records.set(Member, dead)
+	a.Learn(dead, []string{"/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/udp/1/quic-v1"})
 	begin := time.Now()
 	for range 10_000 {
-		a.Send(idOf("b"), 1, []byte("anybody there?"))
+		a.Send(dead, 1, []byte("anybody there?"))
 	}
 	if d := time.Since(begin); d > 5*time.Second {
 		t.Errorf("10,000 sends to a dead peer took %v", d)
 	}
-	l := a.linkTo(idOf("b"))
+	l := a.linkTo(dead)
 	l.mu.Lock()
 	waiting := len(l.out.queue)
 	l.mu.Unlock()

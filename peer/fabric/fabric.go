@@ -64,7 +64,7 @@ func New(cfg Config) (*Fabric, error) {
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	var err error
-	if f.host, err = newHost(cfg, f.gate); err != nil {
+	if f.host, err = newHost(cfg, f.gate, f.gate.pending); err != nil {
 		return nil, fmt.Errorf("fabric: start libp2p: %w", err)
 	}
 	f.host.Notify(&network.NotifyBundle{ConnectedF: f.connected, DisconnectedF: f.disconnected})

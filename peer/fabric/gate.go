@@ -10,7 +10,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
-	manet "github.com/multiformats/go-multiaddr/net"
 
 	"vcpeer/crdt"
 )
@@ -33,6 +32,7 @@ var (
 type gate struct {
 	standing func(crdt.NodeID) Standing
 	refused  func(crdt.NodeID, error)
+	pending  *pending
 
 	mu      sync.Mutex
 	permits map[crdt.NodeID]int         // strangers that this node itself wants to reach, and how often
@@ -44,7 +44,7 @@ type gate struct {
 
 func newGate(standing func(crdt.NodeID) Standing, refused func(crdt.NodeID, error)) *gate {
 	return &gate{
-		standing: standing, refused: refused, clock: time.Now,
+		standing: standing, refused: refused, pending: newPending(), clock: time.Now,
 		permits: map[crdt.NodeID]int{}, inside: map[network.Conn]netip.Addr{}, perIP: map[netip.Addr]int{}, told: map[crdt.NodeID]time.Time{},
 	}
 }
@@ -97,6 +97,9 @@ func (g *gate) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
 // InterceptSecured is asked when the peer has proven its key, in both directions.
 func (g *gate) InterceptSecured(dir network.Direction, p peer.ID, addrs network.ConnMultiaddrs) bool {
+	if dir == network.DirInbound {
+		g.pending.proven(netAddr(addrs.RemoteMultiaddr()))
+	}
 	id, ok := nodeIDOf(p)
 	if !ok {
 		return false
@@ -186,17 +189,7 @@ func (g *gate) tell(id crdt.NodeID, why error) {
 	}
 }
 
-// addressOf is what counts as one address: an IPv4 address, or an IPv6 /64. The zero Addr stands for all that have none.
+// addressOf is the address that a connection's stranger is counted under.
 func addressOf(c network.ConnMultiaddrs) netip.Addr {
-	ip, err := manet.ToIP(c.RemoteMultiaddr())
-	if err != nil {
-		return netip.Addr{}
-	}
-	a, _ := netip.AddrFromSlice(ip)
-	a = a.Unmap()
-	if a.Is6() {
-		p, _ := a.WithZone("").Prefix(64)
-		return p.Addr()
-	}
-	return a
+	return socketOf(netAddr(c.RemoteMultiaddr())).key().ip
 }

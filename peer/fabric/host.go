@@ -38,7 +38,7 @@ type host struct {
 }
 
 // newHost assembles a host that listens nowhere yet.
-func newHost(cfg Config, gater connmgr.ConnectionGater) (_ *host, err error) {
+func newHost(cfg Config, gater connmgr.ConnectionGater, pending *pending) (_ *host, err error) {
 	h := &host{}
 	defer func() {
 		if err != nil {
@@ -76,7 +76,7 @@ func newHost(cfg Config, gater connmgr.ConnectionGater) (_ *host, err error) {
 		return nil, err
 	}
 	h.Notify(h.conns.Notifee())
-	return h, h.addTransports(cfg, key, limits, gater)
+	return h, h.addTransports(cfg, key, limits, gater, pending)
 }
 
 func libp2pKey(key ed25519.PrivateKey) (crypto.PrivKey, peer.ID, error) {
@@ -96,7 +96,7 @@ func newPeerstore(key crypto.PrivKey, id peer.ID) (peerstore.Peerstore, error) {
 	return peers, errors.Join(peers.AddPrivKey(id, key), peers.AddPubKey(id, key.GetPublic()))
 }
 
-func (h *host) addTransports(cfg Config, key crypto.PrivKey, limits network.ResourceManager, gater connmgr.ConnectionGater) error {
+func (h *host) addTransports(cfg Config, key crypto.PrivKey, limits network.ResourceManager, gater connmgr.ConnectionGater, pending *pending) error {
 	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
 	tls, err := libp2ptls.New(libp2ptls.ID, key, muxers)
 	if err != nil {
@@ -111,14 +111,14 @@ func (h *host) addTransports(cfg Config, key crypto.PrivKey, limits network.Reso
 		return err
 	}
 	// Without SO_REUSEPORT an address in use is an error, and not a second daemon that shares the connections.
-	overTCP, err := tcp.NewTCPTransport(up, limits, nil, tcp.DisableReuseport())
+	overTCP, err := tcp.NewTCPTransport(guardedUpgrader{up, pending}, limits, nil, tcp.DisableReuseport())
 	if err != nil {
 		return err
 	}
 	if err := h.AddTransport(overTCP); err != nil || cfg.NoQUIC {
 		return err
 	}
-	socks, err := newQUICSockets(cfg.Key, limits)
+	socks, err := newQUICSockets(cfg.Key, limits, pending)
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (h *host) addTransports(cfg Config, key crypto.PrivKey, limits network.Reso
 }
 
 // newQUICSockets makes the UDP side: one socket for listening and dialling alike, so that a NAT sees one mapping.
-func newQUICSockets(key ed25519.PrivateKey, limits network.ResourceManager) (*quicreuse.ConnManager, error) {
+func newQUICSockets(key ed25519.PrivateKey, limits network.ResourceManager, pending *pending) (*quicreuse.ConnManager, error) {
 	var reset quic.StatelessResetKey
 	var token quic.TokenGeneratorKey
 	for _, k := range []struct {
@@ -146,24 +146,32 @@ func newQUICSockets(key ed25519.PrivateKey, limits network.ResourceManager) (*qu
 	}
 	return quicreuse.NewConnManager(reset, token,
 		quicreuse.OverrideListenUDP(listenUDP),
-		quicreuse.VerifySourceAddress(limits.VerifySourceAddress),
+		quicreuse.VerifySourceAddress(func(from net.Addr) bool { return pending.busy() || limits.VerifySourceAddress(from) }),
 		quicreuse.ConnContext(func(ctx context.Context, client *quic.ClientInfo) (context.Context, error) {
-			return accountFor(ctx, client.RemoteAddr, limits)
+			return accountFor(ctx, client.RemoteAddr, limits, pending)
 		}),
 	)
 }
 
 // accountFor counts an incoming QUIC connection from its first packet on, before any key is proven.
-func accountFor(ctx context.Context, from net.Addr, limits network.ResourceManager) (context.Context, error) {
+func accountFor(ctx context.Context, from net.Addr, limits network.ResourceManager, pending *pending) (context.Context, error) {
 	addr, err := quicreuse.ToQuicMultiaddr(from, quic.Version1)
 	if err != nil {
 		return ctx, err
 	}
+	at := pending.enter(from)
+	if at == nil {
+		return ctx, ErrBusy
+	}
 	scope, err := limits.OpenConnection(network.DirInbound, false, addr)
 	if err != nil {
+		at.leave()
 		return ctx, err
 	}
-	context.AfterFunc(ctx, scope.Done)
+	context.AfterFunc(ctx, func() {
+		at.leave()
+		scope.Done()
+	})
 	return network.WithConnManagementScope(ctx, scope), nil
 }
 

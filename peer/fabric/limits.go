@@ -18,7 +18,7 @@ const (
 	maxMemoryBytes = 384 << 20 // stream windows and buffers in all, as libp2p accounts them
 
 	// Connections whose peer has not proven a key yet, and streams whose protocol is not agreed yet. One address
-	// (maxConnsPerIP) cannot fill this, so it cannot keep the others out.
+	// (maxPendingPerIP) cannot fill this, so it cannot keep the others out.
 	maxPendingConns       = 512
 	maxPendingStreams     = 1024
 	maxPendingMemoryBytes = 32 << 20
@@ -31,8 +31,8 @@ const (
 	// A laboratory's nodes may all come from one NAT address; libp2p's own 8 connections and 0.2 new ones a second
 	// for each address would shut most of them out.
 	maxConnsPerIP      = 256
-	newConnsPerIPRate  = 20 // a second
-	newConnsPerIPBurst = 256
+	newConnsPerIPRate  = 100 // a second; a handshake costs about 1 ms of CPU
+	newConnsPerIPBurst = 512
 
 	handshakeTimeout = 10 * time.Second // TCP accepted -> key proven and multiplexer agreed
 )

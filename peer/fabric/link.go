@@ -189,6 +189,12 @@ func isNamed(a ma.Multiaddr) bool {
 	return false
 }
 
+func (l *link) connected() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns) > 0
+}
+
 // bestQUIC returns the newest QUIC connection; nil: there is none.
 func (l *link) bestQUIC() *quic.Conn {
 	l.mu.Lock()

@@ -22,6 +22,8 @@ type outbox struct {
 	draining bool     // a goroutine is sending queue
 	fails    int      // dials in a row that failed
 	retry    time.Time
+	cancel   func()    // ends the dial under way; nil: there is none
+	revived  uint64    // how often revive was called
 	stream   net.Conn  // to the peer's datagramProtocol; used by the draining goroutine only
 	pinged   time.Time // when the last ping went out on stream
 	nonce    uint64    // of that ping; 0: answered
@@ -74,5 +76,11 @@ func (o *outbox) fail(now time.Time) {
 	o.retry = now.Add(wait - wait/8 + rand.N(wait/4))
 }
 
-// revive forgets failures: the peer has connected, or has new addresses.
-func (o *outbox) revive() { o.fails, o.retry = 0, time.Time{} }
+// revive forgets failures: the peer has connected, or has new addresses. A dial under way, which cannot know, is ended.
+func (o *outbox) revive() {
+	o.fails, o.retry = 0, time.Time{}
+	o.revived++
+	if o.cancel != nil {
+		o.cancel()
+	}
+}
