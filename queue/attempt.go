@@ -28,6 +28,7 @@ func (m *Machine) grant(epoch Epoch, c *Grant, before []Result) Result {
 	}
 	if t == nil {
 		t = &task{}
+		j.fold()
 		if j.Tasks == nil {
 			j.Tasks = map[uint32]*task{}
 		}
@@ -157,7 +158,10 @@ func (m *Machine) cancel(c *Cancel) Result {
 			j.Why = clip(cancelledBy(c.By))
 		}
 	} else {
-		r.Pending, r.Running = j.cancelSome(*c.Tasks, c.By)
+		var err *Error
+		if r.Pending, r.Running, err = j.cancelSome(*c.Tasks, c.By); err != nil {
+			return failed(err)
+		}
 	}
 	r.Known = r.Pending+r.Running == 0
 	if j.Pending.Len() == 0 {
@@ -189,27 +193,59 @@ func (m *Machine) cancelAll(j *job) (pending, running int) {
 	return pending, running
 }
 
-func (j *job) cancelSome(r Range, by string) (pending, running int) {
+// maxCancelSteps bounds a cancel of tasks that do not lie side by side in the array.
+const maxCancelSteps = 100_000
+
+func (j *job) cancelSome(r Range, by string) (pending, running int, err *Error) {
 	mine := j.Spec.Tasks()
-	for i := max(r.First, r.First+(mine.First-r.First+r.Step-1)/r.Step*r.Step); i <= min(r.Last, mine.Last); i += r.Step {
-		k, ok := mine.Ordinal(i)
-		if !ok {
-			continue
-		}
-		t := j.Tasks[k]
-		switch {
-		case t != nil && t.Live && !t.Doomed:
-			t.Doomed = true
-			running++
-		case j.Pending.Remove(k):
-			j.Cancelled.Add(k)
-			pending++
-			if t != nil {
-				t.Reason = clip(cancelledBy(by))
-			}
+	first := max(r.First, mine.First)
+	if r.Step == 1 {
+		first += (mine.Step - (first-mine.First)%mine.Step) % mine.Step // the first index of mine in r
+		r.First, r.Step = first, mine.Step
+	}
+	last := min(r.Last, mine.Last)
+	lo, ok := mine.Ordinal(r.First)
+	if ok && r.Step == mine.Step && r.First <= last {
+		pending, running = j.cancelOrdinals(lo, lo+uint32((last-r.First)/mine.Step), by)
+		return pending, running, nil
+	}
+	if (last-r.First)/r.Step > maxCancelSteps {
+		return 0, 0, refuse(Invalid, fmt.Sprintf("more than %d tasks that do not lie side by side", maxCancelSteps))
+	}
+	for i := r.First; i <= last; i += r.Step {
+		if k, ok := mine.Ordinal(i); ok {
+			p, n := j.cancelOrdinals(k, k, by)
+			pending, running = pending+p, running+n
 		}
 	}
-	return pending, running
+	return pending, running, nil
+}
+
+// cancelOrdinals cancels the tasks from lo to hi.
+func (j *job) cancelOrdinals(lo, hi uint32, by string) (pending, running int) {
+	gone := j.Pending.TakeRange(lo, hi)
+	j.Cancelled.Merge(gone)
+	each := func(k uint32, t *task) {
+		switch {
+		case t.Live && !t.Doomed:
+			t.Doomed = true
+			running++
+		case gone.Has(k):
+			t.Reason = clip(cancelledBy(by))
+		}
+	}
+	if lo == hi {
+		if t := j.Tasks[lo]; t != nil {
+			each(lo, t)
+		}
+		return gone.Len(), running
+	}
+	for k, t := range j.Tasks {
+		if lo <= k && k <= hi {
+			each(k, t)
+		}
+	}
+	return gone.Len(), running
 }
 
 // maxReason bounds the reasons that come from outside, in bytes.

@@ -94,3 +94,23 @@ func (j *job) derive() {
 		}
 	}
 }
+
+// foldAt is how many records of tasks a job may have before the oldest of those that ended well are forgotten.
+const foldAt = 20_000
+
+// fold makes room for a record: at each multiple of foldAt, the records of tasks that ended well and whose results
+// are back are dropped, lowest index first, down to half of foldAt. Their tasks stay done; only the details go.
+func (j *job) fold() {
+	n := len(j.Tasks)
+	if n == 0 || n%foldAt != 0 {
+		return
+	}
+	for k := range j.Done.All() {
+		if len(j.Tasks) <= foldAt/2 {
+			return
+		}
+		if t := j.Tasks[k]; t != nil && t.Returned {
+			delete(j.Tasks, k)
+		}
+	}
+}

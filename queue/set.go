@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"errors"
 	"iter"
 	"slices"
@@ -96,18 +97,46 @@ func (s *Set) TakeAll() Set {
 	return all
 }
 
-// Merge adds all of o, which shares no memory with s afterwards.
+// Merge adds all of o, which shares no memory with s afterwards. It costs O(ranges).
 func (s *Set) Merge(o Set) {
-	if s.n == 0 {
-		*s = o.clone()
-		return
+	all := append(slices.Clone(s.spans), o.spans...)
+	slices.SortFunc(all, func(a, b span) int { return cmp.Compare(a.lo, b.lo) })
+	*s = Set{}
+	for _, p := range all {
+		last := len(s.spans) - 1
+		if last >= 0 && p.lo <= s.spans[last].hi+1 {
+			s.spans[last].hi = max(s.spans[last].hi, p.hi)
+			continue
+		}
+		s.spans = append(s.spans, p)
 	}
-	for k := range o.All() {
-		s.Add(k)
+	for _, p := range s.spans {
+		s.n += int(p.hi-p.lo) + 1
 	}
 }
 
-func (s *Set) clone() Set { return Set{spans: slices.Clone(s.spans), n: s.n} }
+// TakeRange moves what s holds of lo to hi (both inclusive) into a new set, which is returned. It costs O(ranges).
+func (s *Set) TakeRange(lo, hi uint32) Set {
+	var in, out Set
+	for _, p := range s.spans {
+		for _, c := range []struct {
+			to   *Set
+			part span
+			ok   bool
+		}{
+			{&out, span{p.lo, min(p.hi, lo-1)}, p.lo < lo},
+			{&in, span{max(p.lo, lo), min(p.hi, hi)}, p.lo <= hi && p.hi >= lo},
+			{&out, span{max(p.lo, hi+1), p.hi}, p.hi > hi},
+		} {
+			if c.ok {
+				c.to.spans = append(c.to.spans, c.part)
+				c.to.n += int(c.part.hi-c.part.lo) + 1
+			}
+		}
+	}
+	*s = out
+	return in
+}
 
 // All yields the ordinals in ascending order. s must not change meanwhile.
 func (s *Set) All() iter.Seq[uint32] {

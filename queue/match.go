@@ -1,0 +1,188 @@
+package queue
+
+import (
+	"container/heap"
+	"iter"
+
+	"vcpeer/crdt"
+)
+
+// Offer is what a node has free. The caller keeps apart what it has offered already.
+type Offer struct {
+	Node     crdt.NodeID `cbor:"1,keyasint"`
+	Site     SiteID      `cbor:"2,keyasint"`
+	Slots    int         `cbor:"3,keyasint"`
+	MemBytes int64       `cbor:"4,keyasint"`
+}
+
+func (o *Offer) fits(n need) bool {
+	return o.Slots >= n.slots && o.MemBytes >= n.mem && (n.pin == "" || n.pin == o.Site)
+}
+
+// Match says what to grant to whom, at most limit grants: jobs in submit order, tasks in index order, and what does
+// not fit is passed over. fresh are jobs whose Submit commands stand at the given places (from 1) of the same entry,
+// in order; they come after all others. Among the offers that fit, the one with the least left over is taken, the
+// first of equals. Neither m nor offers change.
+//
+// It costs O(kinds of needs + grants × (log kinds + offers)), whatever the backlog.
+func Match(m *Machine, offers []Offer, fresh []Fresh, limit int) []Grant {
+	p := planner{offers: append([]Offer(nil), offers...), limit: limit}
+	p.line(m)
+	for _, f := range fresh {
+		p.fresh(m, f)
+	}
+	return p.grants
+}
+
+// Fresh is a job that is not there yet: the Submit at place Of of the entry.
+type Fresh struct {
+	Of   int
+	Spec *Spec
+}
+
+type planner struct {
+	offers []Offer
+	grants []Grant
+	limit  int
+}
+
+// head is the first job not yet looked at in the line of a class.
+type head struct {
+	seq  Seq
+	need need
+	next func() (Seq, bool)
+	stop func()
+}
+
+// heads is a heap by job number.
+type heads []*head
+
+func (h heads) Len() int           { return len(h) }
+func (h heads) Less(i, j int) bool { return h[i].seq < h[j].seq }
+func (h heads) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *heads) Push(x any)        { *h = append(*h, x.(*head)) }
+func (h *heads) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return x
+}
+
+// line walks the lines of all needs at once, in the order of job numbers, and leaves a line when nothing offered
+// fits its need any more.
+func (p *planner) line(m *Machine) {
+	var hs heads
+	defer func() {
+		for _, h := range hs {
+			h.stop()
+		}
+	}()
+	for k, c := range m.classes {
+		if p.place(k) < 0 {
+			continue
+		}
+		next, stop := iter.Pull(c.line.all())
+		seq, _ := next() // a class is never empty
+		hs = append(hs, &head{seq, k, next, stop})
+	}
+	heap.Init(&hs)
+	for len(hs) > 0 && len(p.grants) < p.limit {
+		h := hs[0]
+		more := p.job(m.jobs[h.seq], h.need)
+		seq, ok := h.next()
+		if !more || !ok {
+			h.stop()
+			heap.Pop(&hs)
+			continue
+		}
+		h.seq = seq
+		heap.Fix(&hs, 0)
+	}
+}
+
+// job grants what it can of j and reports whether its need may fit some offer still.
+func (p *planner) job(j *job, n need) bool {
+	left := j.grantable()
+	for k := range j.Pending.All() {
+		if left == 0 || len(p.grants) == p.limit {
+			break
+		}
+		at := p.place(n)
+		if at < 0 {
+			return false
+		}
+		p.give(at, n, Grant{Job: j.Seq, Task: j.Spec.Tasks().Index(k)})
+		left--
+	}
+	return true
+}
+
+func (p *planner) fresh(m *Machine, f Fresh) {
+	spec := f.Spec.Normal()
+	if len(spec.After) > 0 || spec.Check() != nil {
+		return
+	}
+	if _, known := m.Known(spec.User, spec.Key); known {
+		return
+	}
+	n := need{spec.Slots, spec.MemBytes, spec.Pin}
+	tasks := spec.Tasks()
+	left := tasks.Len()
+	if spec.MaxTasks > 0 {
+		left = min(left, spec.MaxTasks)
+	}
+	for k := range uint32(left) {
+		at := p.place(n)
+		if at < 0 || len(p.grants) == p.limit {
+			return
+		}
+		p.give(at, n, Grant{Of: f.Of, Task: tasks.Index(k)})
+	}
+}
+
+// place returns the offer that n fits best, -1 if none.
+func (p *planner) place(n need) int {
+	best := -1
+	for i := range p.offers {
+		if p.offers[i].fits(n) && (best < 0 || p.offers[i].Slots < p.offers[best].Slots) {
+			best = i
+		}
+	}
+	return best
+}
+
+func (p *planner) give(at int, n need, g Grant) {
+	o := &p.offers[at]
+	g.Node, g.Site = o.Node, o.Site
+	o.Slots -= n.slots
+	o.MemBytes -= n.mem
+	p.grants = append(p.grants, g)
+}
+
+// Backlog counts the tasks that could be granted now: Free anywhere, Pinned only at the given sites. MinSlots and
+// MinMem are the least that any of the Free asks for (both from the same or from different jobs).
+type Backlog struct {
+	Free     int
+	Pinned   map[SiteID]int
+	MinSlots int
+	MinMem   int64
+}
+
+// Backlog summarises what waits. It costs O(kinds of needs).
+func (m *Machine) Backlog() Backlog {
+	b := Backlog{Pinned: map[SiteID]int{}}
+	for k, c := range m.classes {
+		if k.pin != "" {
+			b.Pinned[k.pin] += c.tasks
+			continue
+		}
+		if b.Free == 0 || k.slots < b.MinSlots {
+			b.MinSlots = k.slots
+		}
+		if b.Free == 0 || k.mem < b.MinMem {
+			b.MinMem = k.mem
+		}
+		b.Free += c.tasks
+	}
+	return b
+}
