@@ -18,6 +18,7 @@ type List[T any] struct {
 	SeenFrom   Place     `json:"seenFrom"`
 	Heard      Heard     `json:"heard"`
 	Items      []T       `json:"items"`
+	Hidden     int       `json:"hidden,omitempty"` // how many the question left out: jobs that ended, or those beyond the limit
 }
 
 // Place names the node that answered.
@@ -82,7 +83,6 @@ type ClusterStatus struct {
 	ID        string `json:"id"`
 	Members   int    `json:"members"`
 	Alive     int    `json:"alive"`
-	Suspect   int    `json:"suspect"`
 	Failed    int    `json:"failed"`
 	Sites     int    `json:"sites"`
 	Conflicts int    `json:"conflicts"`
@@ -113,7 +113,7 @@ type Member struct {
 	ID       string    `json:"id"`
 	Name     string    `json:"name"`
 	Site     string    `json:"site"`
-	State    string    `json:"state"` // "alive", "suspect", "failed", "left", "evicted", "unseen"
+	State    string    `json:"state"` // "alive", "failed", "stopped" (is expected back), "left", "evicted", "unseen"
 	Addrs    []string  `json:"addrs"`
 	Version  string    `json:"version"`
 	RTTMilli float64   `json:"rttMillis,omitempty"` // 0: not measured
