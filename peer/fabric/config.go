@@ -83,3 +83,14 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
+
+// StandingOf translates what the records say of a node. One that left cleanly may connect, to come back.
+func StandingOf(s crdt.Standing) Standing {
+	switch {
+	case s == crdt.Evicted:
+		return Evicted
+	case s.Admitted():
+		return Member
+	}
+	return Stranger
+}

@@ -25,6 +25,10 @@ var (
 	ErrEvicted   = errors.New("evicted from the cluster")
 	ErrNotMember = errors.New("not a member of the cluster")
 	ErrBusy      = errors.New("too many strangers are connected")
+
+	// ErrShutOut and ErrFull are the same seen from the other side: what the peer's gate said to this node.
+	ErrShutOut = errors.New("the peer refuses this node's key: evicted from its cluster")
+	ErrFull    = errors.New("the peer has too many strangers connected")
 )
 
 // gate decides who may be connected. It implements libp2p's connmgr.ConnectionGater; the deciding hooks are those that
@@ -95,29 +99,20 @@ func (g *gate) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
 // InterceptAccept allows every address; how many connections one may open is the resource manager's matter.
 func (g *gate) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
-// InterceptSecured is asked when the peer has proven its key, in both directions.
+// InterceptSecured is asked when the peer has proven its key, in both directions. Incoming connections are decided a step
+// later, in InterceptUpgraded, before any stream: there a refusal can carry a code that tells the peer why.
 func (g *gate) InterceptSecured(dir network.Direction, p peer.ID, addrs network.ConnMultiaddrs) bool {
+	id, ok := nodeIDOf(p)
 	if dir == network.DirInbound {
 		g.pending.proven(netAddr(addrs.RemoteMultiaddr()))
+		return ok
 	}
-	id, ok := nodeIDOf(p)
-	if !ok {
-		return false
-	}
-	err := g.mayReach(id)
-	if errors.Is(err, ErrNotMember) && dir == network.DirInbound {
-		g.mu.Lock()
-		err = g.roomLocked(addressOf(addrs))
-		g.mu.Unlock()
-	}
-	if err != nil {
-		g.tell(id, err)
-	}
-	return err == nil
+	return ok && g.mayReach(id) == nil
 }
 
-// InterceptUpgraded is asked when the connection is complete; from here on libp2p tells when it ends, so that a
-// stranger's place is taken here.
+// InterceptUpgraded is asked when the connection is complete but not in use. From here on libp2p tells when it ends, so a
+// stranger's place is taken here. One for which there is no place passes, and is closed by [Fabric.connected] with a
+// code of its own: a refusal here always says that the peer is gated, which it takes for evicted.
 func (g *gate) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {
 	id, ok := nodeIDOf(c.RemotePeer())
 	if !ok {
@@ -125,7 +120,8 @@ func (g *gate) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason
 	}
 	err := g.mayReach(id)
 	if errors.Is(err, ErrNotMember) && c.Stat().Direction == network.DirInbound {
-		err = g.enter(c)
+		g.enter(c)
+		return true, 0
 	}
 	if err != nil {
 		g.tell(id, err)
@@ -133,23 +129,32 @@ func (g *gate) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason
 	return err == nil, 0
 }
 
-func (g *gate) roomLocked(ip netip.Addr) error {
-	if len(g.inside) >= maxStrangers || g.perIP[ip] >= maxStrangersPerIP {
-		return ErrBusy
+// admits reports whether a new connection may stay: that of a peer this node may talk to, or of a stranger that got a
+// place.
+func (g *gate) admits(id crdt.NodeID, c network.Conn) error {
+	err := g.mayReach(id)
+	if !errors.Is(err, ErrNotMember) {
+		return err
 	}
-	return nil
+	g.mu.Lock()
+	_, inside := g.inside[c]
+	g.mu.Unlock()
+	if inside {
+		return nil
+	}
+	g.tell(id, ErrBusy)
+	return ErrBusy
 }
 
-func (g *gate) enter(c network.Conn) error {
+// enter gives a stranger's connection a place, if there is one.
+func (g *gate) enter(c network.Conn) {
 	ip := addressOf(c)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := g.roomLocked(ip); err != nil {
-		return err
+	if len(g.inside) < maxStrangers && g.perIP[ip] < maxStrangersPerIP {
+		g.inside[c] = ip
+		g.perIP[ip]++
 	}
-	g.inside[c] = ip
-	g.perIP[ip]++
-	return nil
 }
 
 // leave gives a stranger's place back: it went, or was admitted. Any number of times.

@@ -3,6 +3,7 @@ package fabric
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -76,6 +77,14 @@ func (f *Fabric) forgetIdle(l *link) {
 func (f *Fabric) connected(_ network.Network, nc network.Conn) {
 	id, ok := nodeIDOf(nc.RemotePeer())
 	if !ok {
+		return
+	}
+	if err := f.gate.admits(id, nc); err != nil {
+		code := network.ConnGated
+		if errors.Is(err, ErrBusy) {
+			code = network.ConnRateLimited
+		}
+		f.closeConn(nc, code)
 		return
 	}
 	c := &conn{Conn: nc}

@@ -3,6 +3,7 @@ package fabric
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"io"
 	"net"
 	"runtime"
@@ -219,8 +220,8 @@ func TestEvicted(t *testing.T) {
 			}
 			eventually(t, "the connection to end", func() bool { return len(a.Links()) == 0 })
 			for range 3 {
-				if _, err := ask(t, b, a.Self(), "hi"); err == nil {
-					t.Error("an evicted node came back")
+				if _, err := ask(t, b, a.Self(), "hi"); !errors.Is(err, ErrShutOut) {
+					t.Errorf("an evicted node that comes back is told %v", err)
 				}
 			}
 			if len(in) != 0 {

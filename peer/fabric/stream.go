@@ -173,13 +173,34 @@ func agree(ctx context.Context, s network.Stream, proto string) error {
 	if errors.Is(err, mss.ErrNotSupported[protocol.ID]{}) {
 		return ErrProtocol
 	}
+	if said := gateSaid(err); said != nil {
+		return said
+	}
 	return fmt.Errorf("agree on the protocol: %w", err)
+}
+
+// gateSaid finds in an error what the peer's gate told when it closed the connection; nil: nothing.
+func gateSaid(err error) error {
+	var ce *network.ConnError
+	if !errors.As(err, &ce) || !ce.Remote {
+		return nil
+	}
+	switch ce.ErrorCode {
+	case network.ConnGated:
+		return ErrShutOut
+	case network.ConnRateLimited:
+		return ErrFull
+	}
+	return nil
 }
 
 // oneLine shortens libp2p's list of failed dials to what a log can take, and gives the context's end its own name.
 func oneLine(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if said := gateSaid(err); said != nil {
+		return said
 	}
 	var de *swarm.DialError
 	if !errors.As(err, &de) || len(de.DialErrors) == 0 {
