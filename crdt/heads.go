@@ -29,17 +29,27 @@ type wireHead struct {
 	Fork   bool
 }
 
-// TakeHeads writes the heads that may have changed since the last call into heads; an author without a batch has none.
-// Heads are a function of the batches that are kept: replicas with equal heads have equal views.
-func (s *State) TakeHeads(heads map[NodeID]Head) {
+// TakeHeads writes the heads that may have changed since the last call into heads, where an author without a batch has
+// none, and returns the exclusive or of the sums of what went and what came. Heads are a function of the batches that
+// are kept: replicas with equal heads have equal views.
+func (s *State) TakeHeads(heads map[NodeID]Head) (change [16]byte) {
+	mix := func(h Head) {
+		for i, b := range h.Sum() {
+			change[i] ^= b
+		}
+	}
 	for a := range s.touched {
-		if h := s.headOf(a); h.Seq > 0 || h.Fork {
-			heads[a] = h
-		} else {
+		if old, ok := heads[a]; ok {
+			mix(old)
 			delete(heads, a)
+		}
+		if h := s.headOf(a); h.Seq > 0 || h.Fork {
+			mix(h)
+			heads[a] = h
 		}
 	}
 	clear(s.touched)
+	return change
 }
 
 func (s *State) headOf(a NodeID) Head {

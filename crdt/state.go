@@ -285,6 +285,9 @@ func (s *State) Frozen(author NodeID) bool {
 	return l != nil && l.fork != 0
 }
 
+// MayWrite reports whether what author writes next would count.
+func (s *State) MayWrite(author NodeID) bool { return s.limit(author) == math.MaxUint64 }
+
 // context returns what author's next batch says it has seen: heads that no context it knows names already.
 func (s *State) context(author NodeID) Context {
 	var c Context

@@ -222,3 +222,6 @@ func (s *State) buildCluster(r *reader) Cluster {
 	}
 	return c
 }
+
+// EmptyView is what a node sees that belongs to no cluster yet.
+func EmptyView() *View { return &View{places: &places{}, people: &people{}} }
