@@ -10,7 +10,8 @@ import (
 // snapshotWritten. nil: none is due, or one is being written.
 func (c *core) takeSnapshot() (*wal.Snapshot, error) {
 	since := c.applied - c.store.snap.Index
-	if c.snapping || since == 0 || since < c.cfg.SnapshotEntries && c.snapBytes < c.cfg.SnapshotBytes {
+	due := since >= c.cfg.SnapshotEntries || c.snapBytes >= c.cfg.SnapshotBytes || c.store.snap.Index < c.store.joined
+	if c.snapping || since == 0 || !due {
 		return nil, nil
 	}
 	term, err := c.store.Term(c.applied)

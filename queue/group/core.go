@@ -284,20 +284,23 @@ func (c *core) apply(e *pb.Entry) error {
 		if err := proto.Unmarshal(e.GetData(), cc); err != nil {
 			return fmt.Errorf("%w: %w", ErrBadEntry, err)
 		}
-		return c.reconfigure(cc)
+		return c.reconfigure(e.GetIndex(), cc)
 	case pb.EntryConfChangeV2:
 		cc := &pb.ConfChangeV2{}
 		if err := proto.Unmarshal(e.GetData(), cc); err != nil {
 			return fmt.Errorf("%w: %w", ErrBadEntry, err)
 		}
-		return c.reconfigure(cc)
+		return c.reconfigure(e.GetIndex(), cc)
 	case pb.EntryNormal:
 		return c.execute(e)
 	}
 	return fmt.Errorf("%w: type %d", ErrBadEntry, e.GetType())
 }
 
-func (c *core) reconfigure(cc pb.ConfChangeI) error {
+func (c *core) reconfigure(index uint64, cc pb.ConfChangeI) error {
+	if len(cc.AsV2().Context) > 0 {
+		c.store.joined = index
+	}
 	c.store.conf = c.node.ApplyConfChange(cc)
 	c.change = pendingChange{}
 	return c.roster.apply(cc.AsV2().Context, c.store.conf)

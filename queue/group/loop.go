@@ -298,13 +298,12 @@ func (l *loop) plan() error {
 	return nil
 }
 
-// siteNodes returns the nodes of this site that are admitted and have not left.
+// siteNodes returns the nodes of this site. Those that are leaving count: a leader that leaves has to bring in its
+// replacement first. The fabric lets the evicted say nothing.
 func (l *loop) siteNodes() map[crdt.NodeID]bool {
 	nodes := map[crdt.NodeID]bool{}
 	for _, c := range l.cfg.Peers() {
-		if !c.Gone {
-			nodes[c.ID] = true
-		}
+		nodes[c.ID] = true
 	}
 	return nodes
 }

@@ -19,6 +19,9 @@ type store struct {
 	// base is the entry before entries[0]: its term is known, its data is not.
 	base    wal.Marker
 	entries []*pb.Entry // contiguous: entries[i].Index == base.Index+1+i
+	// joined is the index of the last applied change that added a member. raft refuses a snapshot whose configuration
+	// lacks the receiver, so an older one is of no use to it.
+	joined uint64
 }
 
 var _ raft.Storage = (*store)(nil)
@@ -140,9 +143,9 @@ func (s *store) LastIndex() (uint64, error) { return s.lastIndex(), nil }
 // FirstIndex returns the index of the first entry that Entries can return.
 func (s *store) FirstIndex() (uint64, error) { return s.base.Index + 1, nil }
 
-// Snapshot returns the newest snapshot without its data.
+// Snapshot returns the newest snapshot without its data, once there is one that has all members in it.
 func (s *store) Snapshot() (*pb.Snapshot, error) {
-	if s.snap.Index == 0 {
+	if s.snap.Index == 0 || s.snap.Index < s.joined {
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	// raft looks at the configuration only on the receiving side, where it comes from the data.
