@@ -11,6 +11,8 @@ type limits struct {
 	gather       time.Duration // fresh batches within this time travel together
 	gatherEph    time.Duration // the same for ephemeral entries, for which being late is harmless
 	announceGap  time.Duration // two rounds of announcements are at least this far apart
+	rounds       int           // rounds of announcements after a change, each to other peers …
+	roundGap     time.Duration // … so far apart: together they miss a peer of 100 once in 10,000 changes
 	settle       time.Duration // an announced digest that is still unknown after this is asked for
 	session      time.Duration // pause between two sessions with random peers …
 	sessionMax   time.Duration // … grows to this while all are found equal
@@ -33,9 +35,9 @@ type limits struct {
 // serveInAll × frameBytes.
 func standard() limits {
 	return limits{
-		fanout: 3, relay: 2, lazy: 6, ephemeral: 2,
+		fanout: 3, relay: 2, lazy: 6, ephemeral: 3,
 		gather: 20 * time.Millisecond, gatherEph: 500 * time.Millisecond,
-		announceGap: 200 * time.Millisecond, settle: 350 * time.Millisecond,
+		announceGap: 200 * time.Millisecond, rounds: 2, roundGap: 700 * time.Millisecond, settle: 350 * time.Millisecond,
 		session: 5 * time.Second, sessionMax: 30 * time.Second,
 		backOff: 2 * time.Second, backOffMax: time.Minute,
 		pushes: 16, boxBytes: 64 << 10, allBoxBytes: 4 << 20, history: 256,

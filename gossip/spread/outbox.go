@@ -21,6 +21,8 @@ type box struct {
 	busy     bool // something is under way to the peer
 	failures int
 	closed   time.Time // nothing before this, after a failure
+	stuck    int       // sessions in a row that moved nothing though they should have
+	quiet    time.Time // no session before this, after one of those
 }
 
 func (b *box) empty() bool { return len(b.batches)+len(b.ephemeral) == 0 && !b.owed }
@@ -75,7 +77,16 @@ func (bs *boxes) holds(id crdt.NodeID) bool {
 // ready reports whether a session with a peer may begin now.
 func (bs *boxes) ready(now time.Time, id crdt.NodeID) bool {
 	b := bs.of[id]
-	return b == nil || !b.busy && !now.Before(b.closed)
+	return b == nil || !b.busy && !now.Before(bs.opens(id))
+}
+
+// opens returns when a peer that is not busy may have a session, the zero time if at once.
+func (bs *boxes) opens(id crdt.NodeID) time.Time {
+	b := bs.of[id]
+	if b == nil {
+		return time.Time{}
+	}
+	return later(b.closed, b.quiet)
 }
 
 // begin marks a peer as busy with a session that was not owed. It settles what was.
@@ -138,6 +149,21 @@ func (bs *boxes) ended(now time.Time, id crdt.NodeID, err error, lost bool) {
 	if lost || len(b.batches) > 0 {
 		bs.owe(b)
 	}
+}
+
+// session notes what a session with a peer did. Trying again soon what moved nothing would only cost the chunk that was
+// refused; the peer may take it when it knows more.
+func (bs *boxes) session(now time.Time, id crdt.NodeID, did outcome) {
+	b := bs.of[id]
+	if b == nil {
+		return
+	}
+	if did != stuck {
+		b.stuck, b.quiet = 0, time.Time{}
+		return
+	}
+	b.quiet = now.Add(min(bs.limit.backOff<<min(b.stuck, 16), bs.limit.backOffMax))
+	b.stuck++
 }
 
 // forget drops the boxes of peers that are not live and have nothing under way.

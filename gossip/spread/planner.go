@@ -48,6 +48,7 @@ type planner struct {
 	ephBytes int
 	ephDue   time.Time
 
+	rounds      int                       // of announcements of this digest that were made
 	announceDue time.Time                 // zero: nothing to announce
 	announced   time.Time                 // the last round
 	told        map[crdt.NodeID]time.Time // when a peer that is behind was last told so
@@ -111,11 +112,15 @@ func (p *planner) fresh(now time.Time, from crdt.NodeID, batches, ephemeral [][]
 
 // choose draws up to n different peers that fit, the first from this site if there is one.
 func (p *planner) choose(n int, peers []peer, fits func(crdt.NodeID) bool) []crdt.NodeID {
+	near := slices.DeleteFunc(slices.Clone(peers), func(q peer) bool { return !q.near })
+	ids := p.draw(min(1, n), near, fits)
+	return append(ids, p.draw(n-len(ids), peers, func(id crdt.NodeID) bool { return fits(id) && !slices.Contains(ids, id) })...)
+}
+
+// draw is choose without regard to sites.
+func (p *planner) draw(n int, peers []peer, fits func(crdt.NodeID) bool) []crdt.NodeID {
 	pool := slices.Clone(peers)
 	p.rng.Shuffle(len(pool), func(i, j int) { pool[i], pool[j] = pool[j], pool[i] })
-	if i := slices.IndexFunc(pool, func(q peer) bool { return q.near && fits(q.id) }); i > 0 {
-		pool[0], pool[i] = pool[i], pool[0]
-	}
 	var ids []crdt.NodeID
 	for _, q := range pool {
 		if len(ids) < n && fits(q.id) {
@@ -152,9 +157,18 @@ func (p *planner) look(now time.Time, own [16]byte) {
 	}
 	p.history.add(p.digest)
 	p.digest = own
-	if p.announceDue.IsZero() {
-		p.announceDue = later(now.Add(p.limit.gather), p.announced.Add(p.limit.announceGap))
+	soon := later(now.Add(p.limit.gather), p.announced.Add(p.limit.announceGap))
+	if p.announceDue.IsZero() || p.rounds > 0 {
+		p.announceDue = soon
 	}
+	p.rounds = 0
+}
+
+// settled takes in the last digest that a peer showed in a session. Whatever it had announced before is met.
+func (p *planner) settled(now time.Time, with crdt.NodeID, theirs, own [16]byte) {
+	p.look(now, own)
+	p.shown[with] = theirs
+	delete(p.wants, with)
 }
 
 // pushed takes in how a push ended: theirs is the peer's digest after it.
@@ -165,13 +179,14 @@ func (p *planner) pushed(now time.Time, e push, theirs [16]byte, err error) {
 	}
 }
 
-// synced takes in how a session ended; equal: nothing had to be moved.
-func (p *planner) synced(now time.Time, to crdt.NodeID, equal bool, err error) {
+// synced takes in how a session ended.
+func (p *planner) synced(now time.Time, to crdt.NodeID, did outcome, err error) {
 	p.syncing = false
 	p.boxes.ended(now, to, err, false)
+	p.boxes.session(now, to, did)
 	switch {
 	case err != nil:
-	case equal:
+	case did != moved:
 		p.pause = min(p.pause*3/2, p.limit.sessionMax)
 	default:
 		p.pause = p.limit.session
@@ -239,8 +254,15 @@ func (p *planner) announcements(now time.Time, peers []peer) (effects []effect) 
 		return effects
 	}
 	p.announceDue, p.announced = time.Time{}, now
+	if p.rounds++; p.rounds < p.limit.rounds {
+		p.announceDue = now.Add(p.jitter(p.limit.roundGap))
+	}
 	unaware := func(id crdt.NodeID) bool { return p.shown[id] != p.digest && !p.boxes.holds(id) }
-	for _, id := range p.choose(p.limit.lazy, peers, unaware) {
+	ids := p.draw(p.limit.lazy, peers, unaware)
+	if len(ids) == 0 {
+		ids = p.draw(1, peers, func(crdt.NodeID) bool { return true })
+	}
+	for _, id := range ids {
 		effects = append(effects, announce{id, p.digest})
 	}
 	return effects
@@ -263,21 +285,26 @@ func (p *planner) sessions(now time.Time, peers []peer, live map[crdt.NodeID]boo
 	slices.SortFunc(ahead, func(a, b crdt.NodeID) int { return bytes.Compare(a[:], b[:]) })
 	if len(ahead) > 0 {
 		id := ahead[p.rng.IntN(len(ahead))]
-		delete(p.wants, id)
+		p.wants[id] = want{p.wants[id].digest, now.Add(p.jitter(2 * p.limit.settle))} // if the session fails
 		return p.begin(id)
 	}
 	if now.Before(p.sessionDue) {
 		return nil
 	}
 	p.sessionDue = now.Add(p.jitter(p.pause))
-	pick := slices.Clone(peers)
-	p.rng.Shuffle(len(pick), func(i, j int) { pick[i], pick[j] = pick[j], pick[i] })
-	for _, q := range pick {
-		if p.boxes.ready(now, q.id) {
-			return p.begin(q.id)
-		}
+	if p.announceDue.IsZero() { // keeps what others know of this node fresh, also when nothing happens
+		p.announceDue = now
 	}
-	return nil
+	ready := func(id crdt.NodeID) bool { return p.boxes.ready(now, id) }
+	apart := func(id crdt.NodeID) bool { d, seen := p.shown[id]; return seen && d != p.digest && ready(id) }
+	ids := p.draw(1, peers, apart)
+	if len(ids) == 0 || p.rng.IntN(2) == 0 { // one that stays apart must not take every turn
+		ids = p.draw(1, peers, ready)
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return p.begin(ids[0])
 }
 
 func (p *planner) begin(id crdt.NodeID) []effect {
@@ -299,8 +326,8 @@ func (p *planner) next(now time.Time) time.Time {
 		next = earlier(next, p.announceDue)
 	}
 	if !p.syncing {
-		for _, w := range p.wants {
-			next = earlier(next, later(w.at, now.Add(p.limit.gather)))
+		for id, w := range p.wants {
+			next = earlier(next, later(w.at, p.boxes.opens(id)))
 		}
 	}
 	return later(next, now.Add(time.Millisecond))

@@ -25,8 +25,31 @@ type session struct {
 	turns     int
 	gaveHeads bool
 	gaveEph   bool
-	equal     bool // the first digests were
-	agreed    bool // the last were
+	agreed    bool // the last digests were equal
+	first     pair // the first digests
+	last      pair // the last ones
+}
+
+// pair is the digests of both sides at one time.
+type pair struct{ own, theirs [16]byte }
+
+// outcome is what a session did.
+type outcome uint8
+
+const (
+	moved outcome = iota // at least one side got something new
+	equal                // there was nothing to move
+	stuck                // they differ, and yet neither took anything: refused, or not in order
+)
+
+func (s *session) outcome() outcome {
+	switch {
+	case s.first.own == s.first.theirs:
+		return equal
+	case s.first == s.last:
+		return stuck
+	}
+	return moved
 }
 
 var errTurns = errors.New("spread: session: the peer does not come to an end")
@@ -63,22 +86,24 @@ func (s *session) step(ctx context.Context, in message) (out message, more bool,
 		return message{}, false, err
 	}
 	out = s.turn()
-	if s.agreed = in.Digest == out.Digest; s.turns == 1 {
-		s.equal = s.agreed
+	s.last = pair{out.Digest, in.Digest}
+	if s.turns == 1 {
+		s.first = s.last
 	}
-	if len(in.Heads) > 0 {
+	s.agreed = out.Digest == in.Digest
+	if in.Ask {
 		if out.Batches, out.More, err = s.store.Since(in.Heads, s.limit.chunkBytes); err != nil {
 			return message{}, false, fmt.Errorf("spread: session: %w", err)
 		}
 	}
 	// Heads are asked for anew only after they have moved, or a peer could keep us here with what we refuse.
 	if !s.agreed && !s.gaveHeads || in.More && grew {
-		out.Heads, s.gaveHeads = s.store.Heads(), true
+		out.Ask, out.Heads, s.gaveHeads = true, s.store.Heads(), true
 	}
 	if err := s.answerEphemeral(in, &out); err != nil {
 		return message{}, false, err
 	}
-	more = len(out.Heads)+len(out.Batches)+len(out.Ephemeral)+len(out.EphemeralHas) > 0
+	more = out.Ask || out.AskEphemeral || len(out.Batches)+len(out.Ephemeral) > 0
 	return out, more, nil
 }
 
@@ -102,13 +127,13 @@ func (s *session) take(ctx context.Context, in message) (grew bool, err error) {
 
 // answerEphemeral adds what the peer lacks, and once what this side has.
 func (s *session) answerEphemeral(in message, out *message) (err error) {
-	if len(in.EphemeralHas) > 0 {
+	if in.AskEphemeral {
 		if out.Ephemeral, err = s.store.EphemeralSince(in.EphemeralHas, s.limit.chunkBytes); err != nil {
 			return fmt.Errorf("spread: session: %w", err)
 		}
 	}
 	if !s.gaveEph && in.EphemeralSum != out.EphemeralSum {
-		out.EphemeralHas, s.gaveEph = s.store.EphemeralDigest(), true
+		out.AskEphemeral, out.EphemeralHas, s.gaveEph = true, s.store.EphemeralDigest(), true
 	}
 	return nil
 }

@@ -197,8 +197,8 @@ func (s *Spread) perform(e effect) {
 		})
 	case syncWith:
 		s.start(func() {
-			equal, err := s.session(s.ctx, e.to)
-			s.after(func(now time.Time) { s.plan.synced(now, e.to, equal, err) })
+			did, err := s.session(s.ctx, e.to)
+			s.after(func(now time.Time) { s.plan.synced(now, e.to, did, err) })
 		})
 	}
 }

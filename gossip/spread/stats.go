@@ -41,13 +41,13 @@ func (s *Spread) count(f func(*Stats)) {
 	f(&s.stats)
 }
 
-func (s *Spread) countSession(equal bool, err error) {
+func (s *Spread) countSession(did outcome, err error) {
 	s.count(func(st *Stats) {
 		switch {
 		case err != nil:
 			st.Failed++
 			return
-		case equal:
+		case did == equal:
 			st.Equal++
 		}
 		st.Sessions++

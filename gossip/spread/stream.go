@@ -88,29 +88,29 @@ func (s *Spread) push(ctx context.Context, e push) (theirs [16]byte, err error) 
 	return answer.Digest, nil
 }
 
-// session opens a session with a peer and sees it through; equal: nothing had to be moved.
-func (s *Spread) session(ctx context.Context, to crdt.NodeID) (equal bool, err error) {
-	defer func() { s.countSession(equal, err) }()
+// session opens a session with a peer and sees it through.
+func (s *Spread) session(ctx context.Context, to crdt.NodeID) (did outcome, err error) {
+	defer func() { s.countSession(did, err) }()
 	c, hangUp, err := s.dial(ctx, to)
 	if err != nil {
-		return false, fmt.Errorf("spread: session with %s: %w", to.Short(), err)
+		return moved, fmt.Errorf("spread: session with %s: %w", to.Short(), err)
 	}
 	defer hangUp()
 	ses := s.newSession(to)
 	for out, more := ses.open(), true; more; {
 		if err := c.send(out); err != nil {
-			return false, fmt.Errorf("spread: session with %s: %w", to.Short(), err)
+			return moved, fmt.Errorf("spread: session with %s: %w", to.Short(), err)
 		}
 		in, err := c.receive()
 		if err == nil {
 			out, more, err = ses.step(ctx, in)
 		}
 		if err != nil {
-			return false, fmt.Errorf("spread: session with %s: %w", to.Short(), err)
+			return moved, fmt.Errorf("spread: session with %s: %w", to.Short(), err)
 		}
-		s.heard(to, in.Digest)
 	}
-	return ses.equal, nil
+	s.settled(to, ses.last.theirs)
+	return ses.outcome(), nil
 }
 
 func (s *Spread) newSession(with crdt.NodeID) *session {
@@ -122,6 +122,15 @@ func (s *Spread) heard(from crdt.NodeID, theirs [16]byte) {
 	own := s.cfg.Store.Digest()
 	s.mu.Lock()
 	s.plan.heard(time.Now(), from, theirs, own)
+	s.mu.Unlock()
+	s.kick()
+}
+
+// settled tells the planner how a session left a peer.
+func (s *Spread) settled(with crdt.NodeID, theirs [16]byte) {
+	own := s.cfg.Store.Digest()
+	s.mu.Lock()
+	s.plan.settled(time.Now(), with, theirs, own)
 	s.mu.Unlock()
 	s.kick()
 }
@@ -159,6 +168,10 @@ func (s *Spread) serve(ctx context.Context, from crdt.NodeID, c *conn) error {
 	ses := s.newSession(from)
 	for {
 		in, err := c.receive()
+		if errors.Is(err, io.EOF) && ses.turns > 0 { // the end of the session
+			s.settled(from, ses.last.theirs)
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -172,7 +185,6 @@ func (s *Spread) serve(ctx context.Context, from crdt.NodeID, c *conn) error {
 		if err := c.send(out); err != nil {
 			return err
 		}
-		s.heard(from, in.Digest)
 	}
 }
 

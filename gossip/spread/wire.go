@@ -24,13 +24,15 @@ const (
 type message struct {
 	Kind    kind     `cbor:"1,keyasint"`
 	Digest  [16]byte `cbor:"2,keyasint"`           // of the sender, after all it has received
-	Heads   []byte   `cbor:"3,keyasint,omitempty"` // of the sender; empty if the receiver needs none now
+	Ask     bool     `cbor:"9,keyasint,omitempty"` // the sender wants what Heads lacks
+	Heads   []byte   `cbor:"3,keyasint,omitempty"` // of the sender
 	Batches [][]byte `cbor:"4,keyasint,omitempty"`
 	More    bool     `cbor:"5,keyasint,omitempty"` // the sender has more than these for the heads it knows
 
-	EphemeralSum [16]byte `cbor:"6,keyasint"`           // hash of the sender's ephemeral digest
-	Ephemeral    [][]byte `cbor:"7,keyasint,omitempty"` // entries
-	EphemeralHas []byte   `cbor:"8,keyasint,omitempty"` // the sender's ephemeral digest, when the hashes differ
+	EphemeralSum [16]byte `cbor:"6,keyasint"`            // hash of the sender's ephemeral digest
+	Ephemeral    [][]byte `cbor:"7,keyasint,omitempty"`  // entries
+	AskEphemeral bool     `cbor:"10,keyasint,omitempty"` // the sender wants what EphemeralHas lacks
+	EphemeralHas []byte   `cbor:"8,keyasint,omitempty"`  // the sender's ephemeral digest
 }
 
 const (
