@@ -164,18 +164,6 @@ type noContent struct{ *bytes.Reader }
 
 func (noContent) Close() error { return nil }
 
-// Path returns where the content of a non-empty blob lies, for linking it elsewhere on the same file system. The file
-// has mode 0444 and belongs to the daemon's user: link it only for readers who are another user. ErrNotFound as Open.
-func (s *Store) Path(hash string) (string, error) {
-	if _, err := s.Size(hash); err != nil {
-		return "", err
-	}
-	if hash == Empty {
-		return "", fmt.Errorf("blob: %s is empty and has no file: %w", hash, ErrNotFound)
-	}
-	return s.path(hash), nil
-}
-
 // Delete removes the blob; one that is not there is no error.
 func (s *Store) Delete(hash string) error {
 	if err := checkHash(hash); err != nil {

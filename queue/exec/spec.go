@@ -42,7 +42,7 @@ type Spec struct {
 	Shell     string        // interpreter of a script that has no #! line; "": /bin/sh
 	Account   *Account      // nil: the daemon's own user
 	Inputs    []File        // placed in the working directory before the start
-	Outputs   []string      // patterns of paths below the working directory, see Collect rules at outputs
+	Outputs   []string      // patterns of paths below the working directory, each element as in path.Match, ** any depth; a directory stands for all below it
 	Join      bool          // standard error goes where standard output goes
 	Slots     int           // told to the job as VCPEER_SLOTS; not enforced
 	MemBytes  int64         // resident memory of all its processes; more kills it; 0: no limit
@@ -121,7 +121,6 @@ const (
 type Blobs interface {
 	Put(ctx context.Context, r io.Reader) (hash string, size int64, err error) // durable when it returns
 	Open(hash string) (io.ReadSeekCloser, int64, error)
-	Path(hash string) (string, error) // of a file with mode 0444 that may be linked for another user
 }
 
 // Validate reports what is wrong with s; the error wraps ErrSpec.
