@@ -87,7 +87,7 @@ func decodeRecord(b []byte, salt uint32) (record, int, error) {
 	n := int(binary.LittleEndian.Uint32(b[4:]))
 	k, flags := kind(b[8]), b[9]
 	switch {
-	case n > maxBodyBytes, n > len(b)-recordHeaderBytes:
+	case n > maxBodyBytes, n+padding(n) > len(b)-recordHeaderBytes:
 		return record{}, 0, errRecord
 	case k == 0 || k >= kindEnd, flags&^flagLast != 0, b[10] != 0, b[11] != 0:
 		return record{}, 0, errRecord
@@ -100,7 +100,7 @@ func decodeRecord(b []byte, salt uint32) (record, int, error) {
 	if synced > 1<<62 {
 		return record{}, 0, errRecord
 	}
-	size := min(recordHeaderBytes+n+padding(n), len(b))
+	size := recordHeaderBytes + n + padding(n)
 	r := record{kind: k, last: flags&flagLast != 0, synced: int64(synced), body: b[recordHeaderBytes : recordHeaderBytes+n : recordHeaderBytes+n]}
 	return r, size, nil
 }
