@@ -191,6 +191,10 @@ func (p *people) whyAccount(a *Account) string {
 		return fmt.Sprintf("another account holds the name %s", a.Name)
 	case p.book.holder(ClaimUID, uid) != id:
 		return fmt.Sprintf("uid %s belongs to account %s", uid, p.labels[p.book.holder(ClaimUID, uid)])
+	case p.book.holder(ClaimGroupName, a.Name) != id:
+		return fmt.Sprintf("a group was given the name %s", a.Name)
+	case p.book.holder(ClaimGID, uid) != id:
+		return fmt.Sprintf("gid %s was given to group %s", uid, p.labels[p.book.holder(ClaimGID, uid)])
 	}
 	return ""
 }
@@ -246,11 +250,10 @@ func (p *people) listConflicts() {
 	for _, k := range p.book.contested() {
 		numeric := k.kind == ClaimUID || k.kind == ClaimGID
 		group := k.kind == ClaimGroupName || k.kind == ClaimGID
-		live := func(c claim) bool {
-			return why[c.id] != "removed" && (!numeric || number[c.id] == k.value) && (!group || groups[c.id])
-		}
-		if !slices.ContainsFunc(p.book[k][1:], live) {
-			continue
+		live := func(c claim) bool { return why[c.id] != "removed" && (!numeric || number[c.id] == k.value) }
+		isGroup := func(c claim) bool { return groups[c.id] }
+		if !slices.ContainsFunc(p.book[k][1:], live) || group && !slices.ContainsFunc(p.book[k], isGroup) {
+			continue // nobody misses it; or accounts alone, which is listed as their own kind
 		}
 		c := p.book.conflict(k, inForce, fmt.Sprintf("vcpeer conflicts settle %s %s WINNER-ID", k.kind, k.value))
 		c.InForce = "each loser is disabled; its files keep their number"

@@ -39,7 +39,7 @@ type State struct {
 	logs     map[NodeID]*authorLog
 	objects  objects
 	trust    trust
-	covered  map[NodeID]uint64 // highest number of an author that some other author's context names
+	covered  map[NodeID]uint64 // highest number of an author that the context of another names, in a batch that counts
 	touched  map[NodeID]bool   // authors whose head may differ since the last TakeHeads
 	dirty    map[Kind]bool     // kinds to build again for the next view
 	view     *View
@@ -192,11 +192,6 @@ func (s *State) Apply(b *Batch) {
 	log := s.log(b.Author)
 	log.entries = append(log.entries, logEntry{b.First, b.Last(), b.Stamp, b.hash, b.Context})
 	s.touched[b.Author] = true
-	for _, d := range b.Context {
-		if d.Author != b.Author {
-			s.covered[d.Author] = max(s.covered[d.Author], d.Seq)
-		}
-	}
 	s.noteTrust(b)
 	s.merge(b)
 }
@@ -237,6 +232,7 @@ func (s *State) Stale() bool { return s.stale }
 // Rebuild builds the objects again from all batches of all logs, each author's in order.
 func (s *State) Rebuild(all iter.Seq[*Batch]) {
 	s.objects = newObjects()
+	s.covered = map[NodeID]uint64{}
 	s.stale = false
 	for _, l := range s.logs {
 		l.applied, l.vouched = 0, 0
@@ -288,12 +284,18 @@ func (s *State) Frozen(author NodeID) bool {
 // MayWrite reports whether what author writes next would count.
 func (s *State) MayWrite(author NodeID) bool { return s.limit(author) == math.MaxUint64 }
 
-// context returns what author's next batch says it has seen: heads that no context it knows names already.
+// context returns what author's next batch says it has seen: heads that no context it knows names already. Of an author
+// that was put out it names only evictions that stand all the same: others must come to know those, and accept them
+// only on a member's word.
 func (s *State) context(author NodeID) Context {
 	var c Context
 	for a, l := range s.logs {
-		if h := l.head(); a != author && h > s.covered[a] && s.limit(a) == math.MaxUint64 {
-			c = append(c, Dot{a, h})
+		seen := l.head()
+		if s.limit(a) != math.MaxUint64 {
+			seen = l.upTo(l.voted)
+		}
+		if a != author && seen > s.covered[a] {
+			c = append(c, Dot{a, seen})
 		}
 	}
 	sortContext(c)

@@ -128,11 +128,15 @@ func (s *State) extent(author NodeID) uint64 {
 	return extent
 }
 
-// vouch notes that a member, in a batch that counts, had seen what its context names.
+// vouch notes what a member had seen, as the context of a batch that counts says.
 func (s *State) vouch(by NodeID, c Context) {
 	for _, d := range c {
 		l := s.log(d.Author)
-		if d.Author != by && d.Seq > l.vouched {
+		if d.Author == by {
+			continue
+		}
+		s.covered[d.Author] = max(s.covered[d.Author], d.Seq)
+		if d.Seq > l.vouched {
 			l.vouched = d.Seq
 			s.touched[d.Author] = true
 		}
