@@ -156,6 +156,15 @@ func (c *cluster) count(state gossip.State) (n int) {
 	return n
 }
 
+// split cuts these nodes off from the others.
+func (c *cluster) split(nodes []*node) {
+	var places []*simnet.Node
+	for _, n := range nodes {
+		places = append(places, n.Node)
+	}
+	c.net.Split(places...)
+}
+
 func (c *cluster) any() *node { return c.nodes[rand.IntN(len(c.nodes))] }
 
 func within(d time.Duration) (context.Context, context.CancelFunc) {

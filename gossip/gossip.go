@@ -117,7 +117,7 @@ func Start(cfg Config) (*Membership, error) {
 		cfg: cfg, self: cfg.Fabric.Self(), turn: make(chan struct{}, 1),
 		view: newView(cfg.Fabric.Self()),
 	}
-	m.trans = newTransport(cfg.Fabric, cfg.Allowed)
+	m.trans = newTransport(cfg.Fabric, cfg.Allowed, cfg.Preset.Dial)
 	events := make(chan serf.Event, eventBuffer)
 	var err error
 	if m.serf, err = serf.Create(m.serfConfig(events)); err != nil {

@@ -24,6 +24,7 @@ type Preset struct {
 	GossipToDead   time.Duration // failed nodes are told so for this long, so that they can object
 	PushPull       time.Duration // whole state with one random node; slower in pools of more than 32
 
+	Dial         time.Duration // time limit for the opening of a stream
 	Stream       time.Duration // time limit of one stream
 	Reconnect    time.Duration // the pool tries each failed node about this often
 	Forget       time.Duration // failed and left nodes are listed for this long
@@ -40,7 +41,7 @@ func (p Preset) Validate() error {
 		return errors.New("gossip: preset: want 0 < ProbeTimeout < ProbeInterval")
 	case p.Suspicion < 1 || p.SuspicionMax < 1 || p.AwarenessMax < 1 || p.Retransmit < 1 || p.GossipNodes < 1:
 		return errors.New("gossip: preset: multipliers and GossipNodes start at 1")
-	case min(p.GossipInterval, p.GossipToDead, p.PushPull, p.Stream, p.Reconnect, p.Forget, p.LeaveSpread) <= 0,
+	case min(p.GossipInterval, p.GossipToDead, p.PushPull, p.Dial, p.Stream, p.Reconnect, p.Forget, p.LeaveSpread) <= 0,
 		min(p.RejoinCheck, p.MissingAfter, p.BackOffMax) <= 0:
 		return errors.New("gossip: preset: an interval is not positive")
 	}
@@ -71,7 +72,7 @@ func Sites() Preset {
 		Suspicion: 3, SuspicionMax: 2, AwarenessMax: 3,
 		GossipInterval: 250 * time.Millisecond, GossipNodes: 4, Retransmit: 4,
 		GossipToDead: 30 * time.Second, PushPull: 30 * time.Second,
-		Stream: 10 * time.Second, Reconnect: 10 * time.Second, Forget: 24 * time.Hour, LeaveSpread: 2 * time.Second,
+		Dial: 5 * time.Second, Stream: 10 * time.Second, Reconnect: 5 * time.Second, Forget: 24 * time.Hour, LeaveSpread: 2 * time.Second,
 		RejoinCheck: 2 * time.Second, MissingAfter: 10 * time.Second, BackOffMax: 5 * time.Minute,
 	}
 }

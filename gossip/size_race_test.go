@@ -2,11 +2,11 @@
 
 package gossip_test
 
-import "time"
-
 // The race detector makes the large tests ten times slower; they look for races here, not for figures.
 const (
-	manyNodes = 20
-	kills     = 2
-	quiet     = time.Minute
+	killNodes  = 20
+	kills      = 2
+	quietNodes = 5
+	longNodes  = 20
+	someNodes  = 10
 )

@@ -2,11 +2,11 @@
 
 package gossip_test
 
-import "time"
-
-// The size of the large tests: what the preset promises.
+// The size of the large tests.
 const (
-	manyNodes = 100
-	kills     = 3
-	quiet     = 10 * time.Minute
+	killNodes  = 100
+	kills      = 5
+	quietNodes = 30 // and with VCPEER_LONG set in the environment:
+	longNodes  = 100
+	someNodes  = 20
 )

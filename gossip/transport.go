@@ -32,6 +32,7 @@ var (
 type transport struct {
 	fabric  Fabric
 	allowed func(crdt.NodeID) bool
+	dial    time.Duration // limit; Serf tries one node after the other, and one that is cut off must not hold it up
 	book    *book
 	packets chan *memberlist.Packet
 	streams chan net.Conn
@@ -46,9 +47,9 @@ type transport struct {
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
-func newTransport(fabric Fabric, allowed func(crdt.NodeID) bool) *transport {
+func newTransport(fabric Fabric, allowed func(crdt.NodeID) bool, dial time.Duration) *transport {
 	t := &transport{
-		fabric: fabric, allowed: allowed, book: newBook(),
+		fabric: fabric, allowed: allowed, dial: dial, book: newBook(),
 		packets: make(chan *memberlist.Packet, packetQueue), streams: make(chan net.Conn),
 		open: map[crdt.NodeID]int{},
 	}
@@ -136,7 +137,7 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 		return nil, errNotAllowed
 	}
 	deadline := time.Now().Add(timeout)
-	ctx, cancel := context.WithDeadline(t.ctx, deadline)
+	ctx, cancel := context.WithTimeout(t.ctx, min(timeout, t.dial))
 	defer cancel()
 	c, err := t.fabric.Open(ctx, id, Protocol)
 	if err != nil {
