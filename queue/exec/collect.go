@@ -112,12 +112,9 @@ func (e *Executor) storeStream(ctx context.Context, a *attempt, name string) (Re
 
 // storeOutputs stores what the patterns match. The warning names what is missing or cannot be taken.
 func (e *Executor) storeOutputs(ctx context.Context, a *attempt) ([]File, string, error) {
-	root, err := os.OpenRoot(filepath.Join(a.dir, dirWork))
+	root, err := openWork(a.dir)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, "the job removed its working directory", nil
-		}
-		return nil, "", err
+		return nil, fmt.Sprintf("no output is kept: the job removed its working directory (%v)", err), nil
 	}
 	defer root.Close()
 	found, missing := expand(root.FS(), a.rec.Spec.Outputs)
@@ -151,6 +148,32 @@ func (e *Executor) storeOutputs(ctx context.Context, a *attempt) ([]File, string
 		kept = append(kept, f)
 	}
 	return kept, warn, nil
+}
+
+// openWork opens the working directory itself: a job that runs as our own user can put a link to anywhere in its place.
+func openWork(dir string) (*os.Root, error) {
+	attempt, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer attempt.Close()
+	info, err := attempt.Lstat(dirWork)
+	if err != nil {
+		return nil, err
+	}
+	work, err := attempt.OpenRoot(dirWork)
+	if err != nil {
+		return nil, err
+	}
+	now, err := work.Stat(".")
+	if err == nil && !os.SameFile(info, now) {
+		err = errors.New("it is not a directory any more")
+	}
+	if err != nil {
+		work.Close()
+		return nil, err
+	}
+	return work, nil
 }
 
 // storeFile stores one output. A file that the job could not have made (another owner: a hard link to somebody's file), a

@@ -43,7 +43,7 @@ func ShimMain(args []string) int {
 }
 
 func runShim(dir string, cg group, linger time.Duration) error {
-	runtime.GOMAXPROCS(2)
+	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(400) // a small heap that is seldom touched
 	f := os.NewFile(shimListenFD, shimSocket)
 	if f == nil || dir == "" {
