@@ -211,7 +211,7 @@ func wirePeers(peers []Peer) []wirePeer {
 
 // report makes the answer known on the member's side.
 func (s *Server) report(a *attempt, err error) {
-	log := s.cfg.Log.With("node", a.newcomer, "remote", a.remote, "name", a.facts.Name, "site", a.facts.Site, "token", a.token.String()[:8])
+	log := s.cfg.Log.With("node", a.newcomer, "remote", a.remote, "name", a.facts.Name, "site", a.facts.Site, "token", shortToken(a.token))
 	_, refused := refusalIn(err)
 	switch {
 	case err == nil:
@@ -225,6 +225,9 @@ func (s *Server) report(a *attempt, err error) {
 		s.cfg.Events(Event{Time: s.cfg.Now(), Node: a.newcomer, Remote: a.remote, Facts: a.facts, Token: a.token, Err: err})
 	}
 }
+
+// shortToken tells tokens apart in a log; empty when the newcomer named none.
+func shortToken(id crdt.TokenID) string { return id.String()[:min(8, len(id.String()))] }
 
 // send writes one message within its time.
 func send(c net.Conn, m any) error {

@@ -101,7 +101,8 @@ func (f *Fabric) race(ctx context.Context, ident *libp2ptls.Identity, ips []neti
 		select {
 		case <-next.C:
 			if started < len(attempts) {
-				go func() { results <- attempts[started]() }()
+				attempt := attempts[started]
+				go func() { results <- attempt() }()
 				started++
 				next.Reset(probeStagger)
 			}
