@@ -66,7 +66,7 @@ func writeNeed(w io.Writer, r row) {
 		if i == 0 {
 			field("Hard Resources:", item+" (0.000000)")
 		} else {
-			fmt.Fprintf(w, "%25s %s (0.000000)\n", "", item)
+			fmt.Fprintf(w, "%25s%s (0.000000)\n", "", item)
 		}
 	}
 	field("Soft Resources:", "")

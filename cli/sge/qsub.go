@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -239,7 +240,8 @@ func (r *request) holds(ctx context.Context) ([]string, error) {
 			}
 		}
 	}
-	return ids, nil
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
 }
 
 // expandHere replaces the pseudo variables of a path that are known at submission.

@@ -161,11 +161,18 @@ func (l *Loaded) Values() []Value {
 		if k.Secret && v != "" {
 			v = "(set)"
 		}
-		from := l.from[k.Name]
-		if from == "" {
-			from = "default"
-		}
-		out = append(out, Value{k.Name, v, from})
+		out = append(out, Value{k.Name, v, l.Source(k.Name)})
 	}
 	return out
+}
+
+// SourceDefault is the source of a value that nobody set.
+const SourceDefault = "default"
+
+// Source tells where the value of a key came from: "flag", a variable, file:line, or SourceDefault.
+func (l *Loaded) Source(key string) string {
+	if from := l.from[key]; from != "" {
+		return from
+	}
+	return SourceDefault
 }
