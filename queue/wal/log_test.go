@@ -304,6 +304,34 @@ func TestCompaction(t *testing.T) {
 	}
 }
 
+// The marker of a leader's snapshot voids what was before it, once: not again when a later segment repeats it.
+func TestRepeatedMarkerVoidsNothing(t *testing.T) {
+	for _, reopened := range []bool{false, true} {
+		fs := &waltest.FS{}
+		l, _ := open(t, fs, "d")
+		save(t, l, wal.Batch{Identity: &wal.Identity{ID: 7}, Entries: entries(1, 3, 1)})
+		if err := l.WriteSnapshot(wal.Snapshot{Index: 900, Term: 3}); err != nil {
+			t.Fatal(err)
+		}
+		save(t, l, wal.Batch{Marker: &wal.Marker{Index: 900, Term: 3, Reset: true}})
+		if reopened {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			l, _ = open(t, fs, "d")
+		}
+		for i := uint64(901); i <= 1200; i++ { // several segments
+			save(t, l, wal.Batch{Entries: entries(i, i, 3)})
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, st := open(t, fs, "d"); len(st.Entries) != 300 {
+			t.Errorf("reopened %v: %d entries behind the snapshot, want 300", reopened, len(st.Entries))
+		}
+	}
+}
+
 func TestMissingAndDamagedFiles(t *testing.T) {
 	build := func(t *testing.T) *waltest.FS {
 		fs := &waltest.FS{}

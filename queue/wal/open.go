@@ -151,9 +151,13 @@ func (l *Log) settle(data []byte, end int64, st *State) error {
 // finish loads the snapshot that the newest marker names and checks that the entries join on to it.
 func (l *Log) finish(b builder) (State, error) {
 	st := b.state
-	l.known = Batch{Identity: st.Identity, Hard: &st.Hard, Marker: b.marker}
-	if st.Hard == (HardState{}) {
-		l.known.Hard = nil
+	l.known = Batch{Identity: st.Identity}
+	if st.Hard != (HardState{}) {
+		l.known.Hard = new(st.Hard)
+	}
+	if b.marker != nil {
+		// As in remember: when a later segment repeats it, it must not void the entries since.
+		l.known.Marker = &Marker{Index: b.marker.Index, Term: b.marker.Term}
 	}
 	base := uint64(0)
 	if b.marker != nil {
