@@ -21,6 +21,7 @@ func (f fact) compare(g fact) int { return cmp.Or(cmp.Compare(f.stamp, g.stamp),
 // object is the merged state of one object: field -> facts in the order of their dots.
 type object struct {
 	fields map[string][]fact
+	record any // what a view last read from the fields; nil after a change
 }
 
 // fieldKey names one field of one object.
@@ -58,6 +59,7 @@ func (o *objects) apply(c *Change, dot Dot, stamp Stamp, seen func(Dot) bool) {
 		return // of a later version: its batch is kept and passed on
 	}
 	obj := o.object(c.Kind, c.ID)
+	obj.record = nil
 	facts := obj.fields[c.Field]
 	for _, over := range c.Over {
 		i := slices.IndexFunc(facts, func(f fact) bool { return f.dot == over })

@@ -31,7 +31,9 @@ func drawWrite(t *rapid.T, w *world, i int) func(*Tx) error {
 	case 0:
 		return func(tx *Tx) error { _, err := tx.CreateSite(name); return err }
 	case 1:
-		return func(tx *Tx) error { return tx.PutHost(HostFacts{Name: name, CPUs: rapid.IntRange(1, 4).Draw(t, "cpus")}) }
+		return func(tx *Tx) error {
+			return tx.PutHost(HostFacts{Name: name, CPUs: rapid.IntRange(1, 4).Draw(t, "cpus")})
+		}
 	case 2:
 		return func(tx *Tx) error { _, err := tx.ClaimAddress(); return err }
 	case 3:

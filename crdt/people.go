@@ -88,10 +88,20 @@ func (s *State) buildPeople(r *reader) *people {
 	return p
 }
 
-func (s *State) account(id string, r *reader, b book) (Account, bool) {
+// personRecord is what one object says of an account or a group.
+type personRecord struct {
+	ok      bool // it has a name
+	text    string
+	account Account
+	group   Group
+	name    fact
+	numbers map[string]fact // every number it ever had
+}
+
+func (r *reader) account(id string) personRecord {
 	name, ok := r.set(kindAccount, id, fieldName)
 	if !ok || len(id) != len(AccountID{}) {
-		return Account{}, false
+		return personRecord{}
 	}
 	a := Account{
 		ID: AccountID([]byte(id)), Name: readText(name.value), UID: uint32(min(r.number(kindAccount, id, fieldUID), endID)),
@@ -108,21 +118,13 @@ func (s *State) account(id string, r *reader, b book) (Account, bool) {
 	if checkField("", a.FullName) != nil {
 		a.FullName = ""
 	}
-	if !a.Removed {
-		b.add(ClaimAccountName, a.Name, claim{id: a.ID.String(), label: a.Name, f: name})
-		b.add(ClaimGroupName, a.Name, claim{id: a.ID.String(), label: a.Name, f: name, rank: rankAccount})
-	}
-	for n, f := range r.numbers(kindAccount, id, fieldUID) {
-		b.add(ClaimUID, n, claim{id: a.ID.String(), label: a.Name, f: f})
-		b.add(ClaimGID, n, claim{id: a.ID.String(), label: a.Name, f: f, rank: rankAccount})
-	}
-	return a, true
+	return personRecord{ok: true, text: a.ID.String(), account: a, name: name, numbers: r.numbers(kindAccount, id, fieldUID)}
 }
 
-func (s *State) group(id string, r *reader, b book) (Group, bool) {
+func (r *reader) group(id string) personRecord {
 	name, ok := r.set(kindGroup, id, fieldName)
 	if !ok || len(id) != len(GroupID{}) {
-		return Group{}, false
+		return personRecord{}
 	}
 	g := Group{
 		ID: GroupID([]byte(id)), Name: readText(name.value), GID: uint32(min(r.number(kindGroup, id, fieldGID), endID)),
@@ -134,13 +136,36 @@ func (s *State) group(id string, r *reader, b book) (Group, bool) {
 			g.Members = append(g.Members, a)
 		}
 	}
-	if !g.Removed {
-		b.add(ClaimGroupName, g.Name, claim{id: g.ID.String(), label: g.Name, f: name, rank: rankGroup})
+	return personRecord{ok: true, text: g.ID.String(), group: g, name: name, numbers: r.numbers(kindGroup, id, fieldGID)}
+}
+
+// account reads one account and books its claims, those of its own group too. A removed account gives its name free, never
+// a number.
+func (s *State) account(id string, r *reader, b book) (Account, bool) {
+	p := record(r, kindAccount, id, func() personRecord { return r.account(id) })
+	a := p.account
+	if p.ok && !a.Removed {
+		b.add(ClaimAccountName, a.Name, claim{id: p.text, label: a.Name, f: p.name})
+		b.add(ClaimGroupName, a.Name, claim{id: p.text, label: a.Name, f: p.name, rank: rankAccount})
 	}
-	for n, f := range r.numbers(kindGroup, id, fieldGID) {
-		b.add(ClaimGID, n, claim{id: g.ID.String(), label: g.Name, f: f, rank: rankGroup})
+	for n, f := range p.numbers {
+		b.add(ClaimUID, n, claim{id: p.text, label: a.Name, f: f})
+		b.add(ClaimGID, n, claim{id: p.text, label: a.Name, f: f, rank: rankAccount})
 	}
-	return g, true
+	return a, p.ok
+}
+
+func (s *State) group(id string, r *reader, b book) (Group, bool) {
+	p := record(r, kindGroup, id, func() personRecord { return r.group(id) })
+	g := p.group
+	g.Members = slices.Clone(g.Members)
+	if p.ok && !g.Removed {
+		b.add(ClaimGroupName, g.Name, claim{id: p.text, label: g.Name, f: p.name, rank: rankGroup})
+	}
+	for n, f := range p.numbers {
+		b.add(ClaimGID, n, claim{id: p.text, label: g.Name, f: f, rank: rankGroup})
+	}
+	return g, p.ok
 }
 
 // keys returns the ssh keys of an account that are well-formed and not revoked.

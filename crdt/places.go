@@ -52,15 +52,15 @@ const (
 )
 
 func (s *State) buildPlaces(v *View, r *reader) *places {
-	p := &places{book: book{}, hostByID: map[NodeID]int{}}
+	n := len(s.objects.kinds[kindHost])
+	p := &places{book: make(book, 2*n), hostByID: make(map[NodeID]int, n)}
 	nodes := map[SiteID]int{}
-	wanted := map[NodeID]netip.Addr{}
+	records := make([]hostRecord, 0, n)
 	for id := range s.objects.kinds[kindHost] {
-		if h, addr, ok := s.host(id, v, r, p.book); ok {
-			p.hosts = append(p.hosts, h)
-			wanted[h.ID] = addr
-			if h.Standing == Joined {
-				nodes[h.Site]++
+		if h, ok := s.host(id, v, r, p.book); ok {
+			records = append(records, h)
+			if h.host.Standing == Joined {
+				nodes[h.host.Site]++
 			}
 		}
 	}
@@ -70,12 +70,13 @@ func (s *State) buildPlaces(v *View, r *reader) *places {
 		}
 	}
 	s.decide(p.book, r.now)
-	for i := range p.hosts {
-		h := &p.hosts[i]
-		h.Name = p.book.name(ClaimHostName, h.Asked, h.ID.String())
-		if a := wanted[h.ID]; a.IsValid() && p.book.holder(ClaimAddress, a.String()) == h.ID.String() {
-			h.Address = a
+	p.hosts = make([]Host, len(records))
+	for i, h := range records {
+		h.host.Name = p.book.name(ClaimHostName, h.host.Asked, h.text)
+		if h.slot != "" && p.book.holder(ClaimAddress, h.slot) == h.text {
+			h.host.Address = h.addr
 		}
+		p.hosts[i] = h.host
 	}
 	for i := range p.sites {
 		p.sites[i].Name = p.book.name(ClaimSiteName, p.sites[i].Asked, p.sites[i].ID.String())
@@ -95,38 +96,55 @@ func (p *places) sort() {
 	}
 }
 
+// hostRecord is what one object says of a host.
+type hostRecord struct {
+	host    Host
+	text    string // the ID
+	addr    netip.Addr
+	slot    string // addr as text
+	name    fact
+	address fact
+}
+
+func (r *reader) host(id string) hostRecord {
+	var h hostRecord
+	h.host.ID = NodeID([]byte(id))
+	h.text = h.host.ID.String()
+	r.bytes(h.host.Site[:], kindHost, id, fieldSite)
+	if f, ok := r.set(kindHost, id, fieldAddrs); ok {
+		readValue(f.value, &h.host.Addrs)
+	}
+	h.host.OS, h.host.Arch, h.host.Version = r.text(kindHost, id, fieldOS), r.text(kindHost, id, fieldArch), r.text(kindHost, id, fieldVersion)
+	h.host.CPUs, h.host.MemBytes = int(min(r.number(kindHost, id, fieldCPUs), 1<<20)), int64(min(r.number(kindHost, id, fieldMem), 1<<60))
+	h.name, _ = r.set(kindHost, id, fieldName)
+	if name := readText(h.name.value); CheckLabel("", name) == nil {
+		h.host.Asked = name
+	}
+	h.address, _ = r.set(kindHost, id, fieldAddress)
+	if addr, ok := slotAddr(readNumber(h.address.value)); ok {
+		h.addr, h.slot = addr, addr.String()
+	}
+	return h
+}
+
 // host reads one host and books its claims. Strangers and evicted nodes have no host and claim nothing.
-func (s *State) host(id string, v *View, r *reader, b book) (Host, netip.Addr, bool) {
+func (s *State) host(id string, v *View, r *reader, b book) (hostRecord, bool) {
 	if len(id) != len(NodeID{}) {
-		return Host{}, netip.Addr{}, false
+		return hostRecord{}, false
 	}
-	h := Host{ID: NodeID([]byte(id))}
-	h.Standing = v.Standing(h.ID)
-	if !h.Standing.Admitted() {
-		return Host{}, netip.Addr{}, false
+	standing := v.Standing(NodeID([]byte(id)))
+	if !standing.Admitted() {
+		return hostRecord{}, false
 	}
+	h := record(r, kindHost, id, func() hostRecord { return r.host(id) })
+	h.host.Standing = standing
 	rank := rankLive
-	if h.Standing == Left {
+	if standing == Left {
 		rank = rankGone
 	}
-	h.Site = SiteID{}
-	r.bytes(h.Site[:], kindHost, id, fieldSite)
-	if f, ok := r.set(kindHost, id, fieldAddrs); ok {
-		readValue(f.value, &h.Addrs)
-	}
-	h.OS, h.Arch, h.Version = r.text(kindHost, id, fieldOS), r.text(kindHost, id, fieldArch), r.text(kindHost, id, fieldVersion)
-	h.CPUs, h.MemBytes = int(min(r.number(kindHost, id, fieldCPUs), 1<<20)), int64(min(r.number(kindHost, id, fieldMem), 1<<60))
-	if f, ok := r.set(kindHost, id, fieldName); ok && CheckLabel("", readText(f.value)) == nil {
-		h.Asked = readText(f.value)
-		b.add(ClaimHostName, h.Asked, claim{id: h.ID.String(), label: h.Asked, f: f, rank: rank})
-	}
-	var addr netip.Addr
-	if f, ok := r.set(kindHost, id, fieldAddress); ok {
-		if addr, ok = slotAddr(readNumber(f.value)); ok {
-			b.add(ClaimAddress, addr.String(), claim{id: h.ID.String(), label: h.Asked, f: f, rank: rank})
-		}
-	}
-	return h, addr, true
+	b.add(ClaimHostName, h.host.Asked, claim{id: h.text, label: h.host.Asked, f: h.name, rank: rank})
+	b.add(ClaimAddress, h.slot, claim{id: h.text, label: h.host.Asked, f: h.address, rank: rank})
+	return h, true
 }
 
 func (s *State) site(id string, nodes map[SiteID]int, r *reader, b book) (Site, bool) {
@@ -165,6 +183,10 @@ func (b book) name(kind, asked, id string) string {
 }
 
 func (p *places) listConflicts() {
+	contested := p.book.contested()
+	if len(contested) == 0 {
+		return
+	}
 	hosts, sites := map[string]Host{}, map[string]Site{}
 	for _, h := range p.hosts {
 		hosts[h.ID.String()] = h
@@ -172,7 +194,7 @@ func (p *places) listConflicts() {
 	for _, s := range p.sites {
 		sites[s.ID.String()] = s
 	}
-	for _, k := range p.book.contested() {
+	for _, k := range contested {
 		claims := p.book[k]
 		if claims[1].rank != rankLive {
 			continue // what has gone does not contest

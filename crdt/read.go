@@ -8,6 +8,7 @@ type reader struct {
 	s     *State
 	now   time.Time
 	ahead map[NodeID]Stamp
+	held  int // facts from the future met so far
 }
 
 func (v *View) reader(s *State, kind Kind, now time.Time) *reader {
@@ -16,11 +17,27 @@ func (v *View) reader(s *State, kind Kind, now time.Time) *reader {
 	return r
 }
 
+// record returns what read makes of an object, from the time before if the object has not changed since. What depends on
+// the time, because of a stamp from the future, is read every time. The result is shared with earlier views.
+func record[T any](r *reader, kind Kind, id string, read func() T) T {
+	obj := r.s.objects.kinds[kind][id]
+	if v, ok := obj.record.(T); ok {
+		return v
+	}
+	held := r.held
+	v := read()
+	if r.held == held {
+		obj.record = v
+	}
+	return v
+}
+
 // facts returns the facts of a field.
 func (r *reader) facts(kind Kind, id, field string) []fact {
 	facts := r.s.objects.facts(fieldKey{kind, id, field})
 	for _, f := range facts {
 		if f.stamp.ahead(r.now) {
+			r.held++
 			r.ahead[f.dot.Author] = max(r.ahead[f.dot.Author], f.stamp)
 		}
 	}

@@ -210,6 +210,9 @@ func (tx *Tx) Settle(kind, value, winner string) error {
 	for _, b := range []book{tx.v.places.book, tx.v.people.book} {
 		if slices.ContainsFunc(b[claimKey{kind, value}], func(c claim) bool { return c.id == winner }) {
 			tx.set(kindClaim, kind+"\x00"+value, fieldWinner, winner)
+			if own := map[string]string{ClaimAccountName: ClaimGroupName, ClaimUID: ClaimGID}[kind]; own != "" {
+				tx.set(kindClaim, own+"\x00"+value, fieldWinner, winner) // an account's own group goes with it
+			}
 			return nil
 		}
 	}

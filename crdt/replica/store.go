@@ -34,6 +34,7 @@ type store struct {
 	db   *badger.DB
 	dir  string
 	free func(dir string) (free, total uint64, err error)
+	fail func() error // nil but in tests: what the next write ends with
 }
 
 func openStore(dir string, log *slog.Logger) (*store, error) {
@@ -76,6 +77,9 @@ func (s *store) write(puts []put) error {
 			if err := txn.Set(p.key, p.value); err != nil {
 				return err
 			}
+		}
+		if s.fail != nil {
+			return s.fail()
 		}
 		return nil
 	})

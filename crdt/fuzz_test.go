@@ -1,0 +1,97 @@
+package crdt
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"time"
+)
+
+// FuzzDecodeBatch: no bytes make the decoder panic, keep more than they hold, or give a batch that verifies unless its author signed it.
+func FuzzDecodeBatch(f *testing.F) {
+	w := newWorld(f, 3)
+	w.update(f, 0, func(tx *Tx) error { return tx.PutHost(HostFacts{Name: "n1", CPUs: 4, Addrs: []string{"a", "b"}}) })
+	w.update(f, 1, func(tx *Tx) error { return tx.PutHost(HostFacts{Name: "n2"}) })
+	signed := map[Hash]bool{}
+	for _, b := range w.all {
+		f.Add(b.Raw())
+		f.Add(b.Raw()[:len(b.Raw())/2])
+		signed[b.hash] = true
+	}
+	f.Add([]byte{0x83, 0x40, 0x40, 0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		b, err := DecodeBatch(raw)
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Fatalf("error of no type: %v", err)
+			}
+			return
+		}
+		if !bytes.Equal(b.Raw(), raw) || b.Last() < b.First {
+			t.Fatalf("batch %d to %d", b.First, b.Last())
+		}
+		if b.Verify() == nil && !signed[b.hash] {
+			t.Fatal("a forged batch verifies")
+		}
+		s := NewState(w.nodes[0].state.Founding())
+		if s.Check(b) == nil { // whatever gets this far must not harm
+			s.Apply(b)
+			s.View(w.now)
+		}
+	})
+}
+
+func FuzzDecodeHeads(f *testing.F) {
+	w := newWorld(f, 3)
+	var list []Head
+	for _, h := range w.nodes[0].headList() {
+		list = append(list, h)
+	}
+	f.Add(EncodeHeads(list))
+	f.Add([]byte{0x9a, 0xff, 0xff, 0xff, 0xff})
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		heads, err := DecodeHeads(raw)
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Fatalf("error of no type: %v", err)
+			}
+			return
+		}
+		var list []Head
+		for a, h := range heads {
+			h.Author = a
+			list = append(list, h)
+		}
+		again, err := DecodeHeads(EncodeHeads(list))
+		if err != nil || len(again) != len(heads) {
+			t.Fatalf("heads do not survive: %d, %d, %v", len(heads), len(again), err)
+		}
+	})
+}
+
+func FuzzDecodeEphemeral(f *testing.F) {
+	cluster := ClusterID{1}
+	e, err := SignEphemeral(cluster, testKey(1), Ephemeral{Kind: "load", Key: "k", Value: []byte{1}, Version: 3, TTL: time.Second})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(e.Raw())
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		d, err := DecodeEphemeral(cluster, raw)
+		if err == nil && d.Verify() == nil && (d.Version != 3 || d.Kind != "load") {
+			t.Fatal("a forged entry verifies")
+		}
+	})
+}
+
+func FuzzDecodeFounding(f *testing.F) {
+	w := newWorld(f, 1)
+	good := w.nodes[0].state.Founding()
+	f.Add(good.Raw())
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if d, err := DecodeFounding(raw); err == nil && d.Founder != good.Founder {
+			t.Fatal("a forged founding verifies")
+		}
+	})
+}
