@@ -75,6 +75,13 @@ func (n *Network) Add() *Node {
 	return n.put(id)
 }
 
+// AddAs is Add with a given identity.
+func (n *Network) AddAs(id crdt.NodeID) *Node {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.put(id)
+}
+
 // Restart takes the node of that identity away, with all that reached it, and puts a fresh one in its place: a process
 // that was started again.
 func (n *Network) Restart(old *Node) *Node {

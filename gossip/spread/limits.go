@@ -25,6 +25,7 @@ type limits struct {
 	chunkBytes   int           // payload of one message of a session
 	frameBytes   int           // largest message that is read; a single batch may be larger than a chunk
 	turns        int           // messages of one session and side
+	dialTime     time.Duration // for a stream to open
 	frameTime    time.Duration // for one message to come or go
 	sessionTime  time.Duration // for a whole session
 	servePerPeer int           // streams of one peer served at once
@@ -42,7 +43,7 @@ func standard() limits {
 		backOff: 2 * time.Second, backOffMax: time.Minute,
 		pushes: 16, boxBytes: 64 << 10, allBoxBytes: 4 << 20, history: 256,
 		chunkBytes: 256 << 10, frameBytes: 4 << 20, turns: 4096,
-		frameTime: 15 * time.Second, sessionTime: 5 * time.Minute,
+		dialTime: 5 * time.Second, frameTime: 15 * time.Second, sessionTime: 5 * time.Minute,
 		servePerPeer: 2, serveInAll: 12,
 	}
 }

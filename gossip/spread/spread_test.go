@@ -84,7 +84,7 @@ func wan(seed uint64) simnet.Options {
 }
 
 func TestUpdateReachesAll(t *testing.T) {
-	for _, n := range []int{2, 3, 5, 20, 100} {
+	for _, n := range []int{2, 3, 5, 20, manyNodes} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPool(t, wan(1), n, 10)
@@ -122,7 +122,7 @@ func TestUpdateReachesAll(t *testing.T) {
 
 func TestBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const n, updates, size = 50, 200, 400
+		const n, updates, size = manyNodes / 2, 200, 400
 		p := newPool(t, wan(2), n, 10)
 		time.Sleep(time.Minute)
 		var before []simnet.Count
@@ -315,9 +315,11 @@ func TestHostilePeer(t *testing.T) {
 				t.Errorf("%d streams of one peer are served", n)
 			}
 			good.serving.mu.Unlock()
+			good.mu.Lock()
 			if n := len(good.plan.wants); n > 3 {
 				t.Errorf("%d digests wait to be asked for", n)
 			}
+			good.mu.Unlock()
 		}
 		b := other.store.write([]byte("in the midst of it"))
 		p.eventually(10*time.Second, "others are served all the same", func() bool { return good.store.has(b) })

@@ -36,8 +36,6 @@ type entryOf struct {
 	b       []byte
 }
 
-var errRefused = errors.New("refused")
-
 func newMemory(self crdt.NodeID) *memory {
 	return &memory{
 		self: self, logs: map[crdt.NodeID][][]byte{}, eph: map[string]entryOf{},
@@ -114,8 +112,12 @@ func (m *memory) Receive(_ context.Context, batches [][]byte) (fresh [][]byte, e
 	defer m.mu.Unlock()
 	for _, b := range batches {
 		m.got[string(b)]++
-		if len(b) < 40 || m.refusing {
-			err = errRefused
+		if len(b) < 40 {
+			err = crdt.ErrMalformed
+			continue
+		}
+		if m.refusing {
+			err = crdt.ErrNotMember
 			continue
 		}
 		a, seq := crdt.NodeID(b[:32]), binary.BigEndian.Uint64(b[32:])
@@ -181,7 +183,7 @@ func (m *memory) ReceiveEphemeral(entries [][]byte) (fresh [][]byte, err error) 
 	defer m.mu.Unlock()
 	for _, b := range entries {
 		if len(b) < 40 {
-			err = errRefused
+			err = crdt.ErrMalformed
 			continue
 		}
 		k, v := string(b[:32]), binary.BigEndian.Uint64(b[32:])

@@ -56,7 +56,7 @@ func (c *conn) receive() (message, error) {
 
 // dial opens a stream that ends with ctx.
 func (s *Spread) dial(ctx context.Context, to crdt.NodeID) (c *conn, hangUp func(), err error) {
-	opening, cancel := context.WithTimeout(ctx, s.limit.frameTime)
+	opening, cancel := context.WithTimeout(ctx, s.limit.dialTime)
 	defer cancel()
 	raw, err := s.cfg.Fabric.Open(opening, to, Protocol)
 	if err != nil {
@@ -188,8 +188,8 @@ func (s *Spread) serve(ctx context.Context, from crdt.NodeID, c *conn) error {
 	}
 }
 
-// servePush takes a push. A peer whose batches are refused has to wait before it is served again: checking signatures
-// is the most that it can make this node do.
+// servePush takes a push. A peer that sends what no store could take has to wait before it is served again: checking
+// signatures is the most that it can make this node do. What only cannot be taken yet is no fault.
 func (s *Spread) servePush(ctx context.Context, from crdt.NodeID, c *conn, in message) error {
 	var fresh [][]byte
 	var err error
@@ -201,7 +201,8 @@ func (s *Spread) servePush(ctx context.Context, from crdt.NodeID, c *conn, in me
 		entries, ephErr = s.cfg.Store.ReceiveEphemeral(in.Ephemeral)
 	}
 	s.got(from, fresh, entries)
-	if err = errors.Join(err, ephErr); err != nil && len(fresh)+len(entries) == 0 {
+	err = errors.Join(err, ephErr)
+	if errors.Is(err, crdt.ErrMalformed) || errors.Is(err, crdt.ErrSignature) || errors.Is(err, crdt.ErrCluster) {
 		s.serving.strike(from, time.Now())
 	}
 	own := s.cfg.Store.Digest()
