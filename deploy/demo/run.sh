@@ -1,0 +1,242 @@
+#!/usr/bin/env bash
+# Three sites on this machine, a real job over them: kyoto and osaka with two nodes each, lab with one, on loopback, each
+# node with a port and a directory of its own, joined by nothing but the commands that a user types. The job docks
+# molecules into HIV-1 protease (AutoDock Vina); one of them cannot succeed, and is explained.
+# lib.sh lists the variables that change what happens.
+# shellcheck disable=SC2317 # traps and await call functions by name
+set -euo pipefail
+# shellcheck source=deploy/demo/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+ligands=${DEMO_LIGANDS:-12}
+work=$demo/work
+failed=0
+
+main() {
+	[[ -x $vcpeer ]] || die "$vcpeer is not there: make build"
+	vcpeer=$(cd "$(dirname "$vcpeer")" && pwd)/$(basename "$vcpeer")
+	own_dir
+	"$here/packages.sh"
+	for name in "${nodes[@]}"; do
+		! alive "$name" || die "a demo is running already in $demo: make demo-down ends it"
+	done
+	end_cluster # what a demo that was killed left
+	trap 'ended $?' EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+
+	step "Molecules"
+	"$here/molecules.sh" "$demo/molecules" "$ligands"
+	say "HIV-1 protease and $ligands ligands are in $demo/molecules"
+	start_cluster
+	submit
+	follow
+	show_results
+	repeat
+	look_around
+}
+
+# ended is the end, however it came.
+ended() {
+	trap - EXIT
+	trap '' INT TERM HUP # the second Ctrl-C must not stop the tidying
+	if [[ ${keep:-} ]]; then
+		exit "$1"
+	fi
+	say ""
+	say "ending the nodes ..."
+	end_cluster
+	say "ended; molecules and results are still in $demo"
+	exit "$1"
+}
+
+start_cluster() {
+	local base name i
+	step "Three sites"
+	base=$(free_ports)
+	mkdir -p "$demo/nodes"
+	say "\$ vcpeer start --name ${nodes[0]} --site kyoto        # makes a cluster"
+	start_node "${nodes[0]}" "$base"
+	await "${nodes[0]} runs" 30 first_runs
+	say "\$ vcpeer token --reusable"
+	(umask 077 && vc token --reusable -q >"$demo/nodes/token")
+	for i in 1 2 3 4; do
+		name=${nodes[i]}
+		say "\$ vcpeer start --name $name --site ${name%-*} --seed 127.0.0.1:$base --token-file token"
+		start_node "$name" $((base + i)) --seed "127.0.0.1:$base" --token-file "$demo/nodes/token"
+	done
+	await "all five nodes are well" 90 all_well
+	rm -f "$demo/nodes/token"
+	vc members
+}
+
+# free_ports prints the first of five ports in a row at which nobody answers.
+free_ports() {
+	local base i
+	[[ -z ${DEMO_PORT:-} ]] || {
+		echo "$DEMO_PORT"
+		return
+	}
+	for ((base = 17475; base < 18000; base += 10)); do
+		for i in 0 1 2 3 4; do
+			! (: <"/dev/tcp/127.0.0.1/$((base + i))") 2>/dev/null || continue 2
+		done
+		echo "$base"
+		return
+	done
+	die "no five free ports in a row from 17475 on; set DEMO_PORT"
+}
+
+# await WHAT SECONDS CHECK waits until CHECK succeeds, showing the line that it prints when that changes. It gives up after
+# so long, or when a node has ended, with the end of that node's log.
+await() {
+	local what=$1 deadline=$((SECONDS + $2)) line last="" name
+	until line=$("$3"); do
+		if [[ $line != "$last" ]]; then
+			say "  waiting until $what: $line"
+			last=$line
+		fi
+		for name in "${nodes[@]}"; do
+			[[ ! -e $demo/nodes/$name.pid ]] || alive "$name" || gone "$name"
+		done
+		if ((SECONDS >= deadline)); then
+			tail -n 5 "$demo"/nodes/*.log >&2
+			die "gave up waiting until $what: $line"
+		fi
+		sleep 0.3
+	done
+}
+
+gone() {
+	tail -n 20 "$demo/nodes/$1.log" >&2
+	die "node $1 has ended; the end of its log is above"
+}
+
+first_runs() {
+	local status
+	status=$(status_of "${nodes[0]}")
+	jq -r '"\(.node.phase) \(.node.detail // "")"' <<<"$status"
+	jq -e '.node.phase == "running" and .queue.leader != null' >/dev/null <<<"$status"
+}
+
+all_well() {
+	local name status well=0 unwell=""
+	for name in "${nodes[@]}"; do
+		status=$(status_of "$name")
+		if jq -e '.well and .cluster.alive == 5 and .cluster.sites == 3' >/dev/null <<<"$status"; then
+			well=$((well + 1))
+		else
+			unwell+=", $name $(jq -r '.node.detail // empty, ([.checks[]? | select(.level == "fail" or .level == "warn") | .message] + [.node.phase])[0]' <<<"$status" | head -n 1)"
+		fi
+	done
+	say "$well of 5$unwell"
+	((well == 5))
+}
+
+# status_of NODE prints its status as JSON, something like it while the node does not answer yet.
+status_of() {
+	local status
+	status=$(vc_of "$1" status --json --timeout 5s 2>/dev/null) || true
+	jq -e .node >/dev/null 2>&1 <<<"$status" || status='{"node": {"phase": "starting"}}'
+	printf '%s\n' "$status"
+}
+
+submit() {
+	step "The job: $ligands dockings, one of which cannot succeed"
+	rm -rf "$work"
+	mkdir -p "$work"
+	cp -R "$demo/molecules/receptor.pdbqt" "$demo/molecules/lig" "$here/dock.sh" "$work/"
+	cd "$work"
+	say "\$ vcpeer submit --name screen --array 1-$ligands --in receptor.pdbqt --in lig --out 'out/*' dock.sh"
+	id=$(vc submit -q --name screen --array "1-$ligands" --in receptor.pdbqt --in lig --out 'out/*' dock.sh)
+	say "job $id"
+}
+
+# follow shows how the tasks stand, and where, until all have ended and their results are here.
+follow() {
+	local line last="" begun=$SECONDS
+	while :; do
+		vc job "$id" --json >"$demo/job.json" || die "cannot ask for job $id"
+		line=$(jq -r '
+			def some(n; what): if (n // 0) > 0 then ["\(n) \(what)"] else [] end;
+			(some(.tasks.done; "done") + some(.tasks.failed; "failed") + some(.tasks.running; "running") + some(.tasks.unknown; "unknown") +
+				some((.tasks.pending // 0) + (.tasks.held // 0); "waiting") | join(", ")) + "   " +
+			([.taskList[]? | select(.state == "running")] | group_by(.site) | map("\(.[0].site) runs \(map(.index | tostring) | join(" "))") | join(", "))' "$demo/job.json")
+		if [[ $line != "$last" ]]; then
+			printf '  %3d s  %s\n' $((SECONDS - begun)) "$line"
+			last=$line
+		fi
+		if jq -e '(.tasks.done // 0) + (.tasks.failed // 0) + (.tasks.cancelled // 0) >= .tasks.total and all(.taskList[]; .returned)' "$demo/job.json" >/dev/null; then
+			return
+		fi
+		((SECONDS - begun < 60 + ligands * 30)) || die "the job takes too long; look at: $vcpeer --dir $demo/nodes/${nodes[0]} why $id"
+		sleep 1
+	done
+}
+
+show_results() {
+	local task
+	step "Ranked: the more negative, the tighter it binds"
+	"$here/table.sh" "$work" "$demo/job.json"
+	say "(One quick search each: this shows a cluster at work, not a discovery.)"
+	say "Tasks by site: $(jq -r '[.taskList[].site] | group_by(.) | map("\(.[0]) \(length)") | join(", ")' "$demo/job.json")"
+	for task in $(jq -r '.taskList[] | select(.state == "failed") | .index' "$demo/job.json"); do
+		step "Why did task $task fail?"
+		say "\$ vcpeer why $id"
+		vc why "$id"
+		say "\$ vcpeer logs '${id}[$task]'"
+		vc logs "${id}[$task]" 2>&1 | sed 's/^/  | /'
+	done
+	expect "tasks that ended well" "$((ligands - 1))" "$(jq '.tasks.done // 0' "$demo/job.json")"
+	expect "tasks that failed" 1 "$(jq '.tasks.failed // 0' "$demo/job.json")"
+	expect "results that came back" "$((ligands - 1))" "$(find out -name '*.tsv' | wc -l)"
+}
+
+# expect WHAT WANTED GOT notes that the demo did not do what it should.
+expect() {
+	[[ $2 == "$3" ]] || {
+		say "demo: $1: $3, should be $2"
+		failed=1
+	}
+}
+
+# repeat runs the quickest task again at another site: the pose must be the same, byte for byte.
+repeat() {
+	local task site other again
+	step "The same task again, at another site"
+	read -r task site < <(jq -r '[.taskList[] | select(.state == "done" and .index > 1)] | sort_by(.cpuNanos) | .[0] | "\(.index) \(.site)"' "$demo/job.json")
+	other=$(printf '%s\n' "${nodes[@]%-*}" | grep -vx "$site" | tail -n 1)
+	say "\$ vcpeer submit --wait --site $other --array $task-$task --result-dir again ... dock.sh"
+	mkdir -p again
+	again=$(vc submit -q --name again --site "$other" --array "$task-$task" --result-dir "$work/again" --in receptor.pdbqt --in lig --out 'out/*' dock.sh)
+	vc wait "$again" --timeout 3m
+	expect "where the repeated task ran" "$other" "$(vc job "$again" --json | jq -r '.taskList[0].site')"
+	(cd out && sha256sum "$task.pdbqt") | sed "s/^/$site /"
+	(cd again/out && sha256sum "$task.pdbqt") | sed "s/^/$other /"
+	if cmp -s "out/$task.pdbqt" "again/out/$task.pdbqt"; then
+		say "identical"
+	else
+		say "demo: the two differ, and should not"
+		failed=1
+	fi
+}
+
+look_around() {
+	step "Look around, in another terminal"
+	say "export VCPEER_DIR=$demo/nodes/${nodes[0]} PATH=$(dirname "$vcpeer"):\$PATH"
+	say "vcpeer status · members · sites · jobs -a · job $id · events · token"
+	say "vcpeer run -- hostname          # and kill -9 a node meanwhile: $demo/nodes/NAME.pid"
+	say "results: $work/out"
+	if [[ ${DEMO_KEEP:-0} == 1 ]]; then
+		keep=1
+		say "The cluster stays; make demo-down ends it."
+	elif [[ -t 0 && -t 1 && -z ${CI:-} ]]; then
+		say "Ctrl-C ends all of it."
+		trap 'exit $failed' INT
+		while alive "${nodes[0]}"; do sleep 1; done
+		say "the nodes were ended from elsewhere"
+	fi
+	exit "$failed"
+}
+
+main
