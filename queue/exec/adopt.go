@@ -130,7 +130,7 @@ func (e *Executor) readAttempt(name string) *attempt {
 		return nil
 	}
 	a.until = a.rec.Until
-	e.codec.readRecord(filepath.Join(a.dir, fileStarted), &a.first) // absent: it had not started, or only just
+	e.codec.readRecord(filepath.Join(a.dir, fileStarted), &a.first) // absent: it had not started, or had just
 	return a
 }
 
@@ -226,7 +226,7 @@ func (e *Executor) bury(a *attempt, g group) {
 		if a.rec.BootID != e.boot {
 			end.Reason = "the node restarted"
 		} else if errors.Is(err, fs.ErrNotExist) && a.first.PID == 0 {
-			end.Reason = "the node stopped while it was being started"
+			end.Reason = "the node stopped while it was being started, or just after"
 		}
 		if err := e.codec.writeRecord(path, &end); err != nil {
 			e.cfg.Log.Warn("a lost attempt is not recorded as such", "attempt", a.rec.Spec.Key, "error", err)

@@ -14,7 +14,7 @@ import (
 // Files in an attempt's directory. The directory is made exclusively and holds, besides these, work/ and tmp/.
 const (
 	fileSpec    = "spec"    // attemptRecord: the intent, before anything runs
-	fileStarted = "started" // startedRecord, by the shim
+	fileStarted = "started" // startedRecord, by the shim, of attempts that last
 	fileEnd     = "end"     // endRecord, renamed into place by the shim, or by the daemon for a lost attempt
 	fileStdout  = "stdout"
 	fileStderr  = "stderr"

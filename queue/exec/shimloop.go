@@ -17,6 +17,7 @@ const (
 	watchEvery  = 500 * time.Millisecond // longest time between looks at the clock: Go's timers stand still in suspend
 	pollEvery   = time.Second            // memory, number of processes, size of output
 	sweepEvery  = 10 * time.Millisecond
+	noteAfter   = 100 * time.Millisecond
 	replyWithin = 5 * time.Second // a daemon that does not read is let go
 )
 
@@ -47,8 +48,9 @@ type running struct {
 	limit  BootTime // 0: none
 	harden BootTime // SIGKILL from then on; 0: not yet
 	polled BootTime
-	ooms   int  // of the group, before
-	capped bool // the group enforces the memory limit
+	note   BootTime // noteStart is due; 0: done, or not yet started
+	ooms   int      // of the group, before
+	capped bool     // the group enforces the memory limit
 	cause  Cause
 	reason string
 	lost   bool
@@ -158,12 +160,19 @@ func (s *shim) started(ev keptStart) {
 		return
 	}
 	s.cur.first = ev.first
-	if err := s.codec.writeRecord(filepath.Join(s.cur.order.Dir, fileStarted), ev.first); err != nil {
-		fmt.Fprintf(os.Stderr, "vcpeer shim: %s: %v\n", s.cur.key, err) // only helps to find remnants
-	}
+	s.cur.note = NowBoot().Add(noteAfter)
 	s.tell(&message{Kind: kindStarted, Key: s.cur.key, Started: &ev.first})
 	if s.cur.cause != "" { // stopped while it was being started
 		s.signalAll(unix.SIGTERM)
+	}
+}
+
+// noteStart writes down the first process, by whose session remnants are found should the shim be killed. Attempts that
+// are over before do without: a file costs more than the rest of a short attempt's records.
+func (s *shim) noteStart() {
+	s.cur.note = 0
+	if err := s.codec.writeRecord(filepath.Join(s.cur.order.Dir, fileStarted), s.cur.first); err != nil {
+		fmt.Fprintf(os.Stderr, "vcpeer shim: %s: %v\n", s.cur.key, err) // the mark still finds them
 	}
 }
 
@@ -263,8 +272,11 @@ func (s *shim) watch() time.Duration {
 		s.sweep()
 		return sweepEvery
 	}
+	if r.note != 0 && now >= r.note {
+		s.noteStart()
+	}
 	next := watchEvery
-	for _, t := range []BootTime{r.until, r.limit, r.harden} {
+	for _, t := range []BootTime{r.until, r.limit, r.harden, r.note} {
 		if t > now {
 			next = min(next, t.Sub(now))
 		}
