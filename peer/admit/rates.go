@@ -24,6 +24,7 @@ type rates struct {
 	mu    sync.Mutex
 	all   *rate.Limiter
 	perIP map[netip.Addr]*rate.Limiter
+	swept time.Time // when idle addresses were last looked for
 }
 
 func newRates() *rates {
@@ -48,6 +49,10 @@ func (r *rates) allow(from net.Addr, now time.Time) bool {
 
 // forgetIdle drops addresses whose allowance is full again, and reports whether that made room.
 func (r *rates) forgetIdle(now time.Time) bool {
+	if now.Sub(r.swept) < time.Second {
+		return false
+	}
+	r.swept = now
 	for ip, l := range r.perIP {
 		if l.TokensAt(now) >= burstPerIP {
 			delete(r.perIP, ip)

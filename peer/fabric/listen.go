@@ -113,7 +113,7 @@ func (f *Fabric) listenMultiaddr(a ma.Multiaddr) (ma.Multiaddr, error) {
 	for _, l := range f.host.ListenAddresses() {
 		before[string(l.Bytes())] = true
 	}
-	if err := f.host.Listen(a); err != nil {
+	if err := f.host.AddListenAddr(a); err != nil {
 		return nil, err
 	}
 	for _, l := range f.host.ListenAddresses() {

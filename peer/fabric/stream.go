@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	mss "github.com/multiformats/go-multistream"
@@ -130,7 +131,7 @@ func (f *Fabric) open(ctx context.Context, to crdt.NodeID, proto string) (*strea
 	if err := f.gate.mayReach(to); err != nil {
 		return nil, err
 	}
-	ns, err := f.host.NewStream(ctx, peerIDOf(to))
+	ns, err := f.newStream(ctx, peerIDOf(to))
 	if err != nil {
 		return nil, oneLine(ctx, err)
 	}
@@ -152,6 +153,20 @@ func (f *Fabric) open(ctx context.Context, to crdt.NodeID, proto string) (*strea
 	l.speaks[proto] = struct{}{}
 	l.mu.Unlock()
 	return &stream{Stream: ns}, nil
+}
+
+// newStream opens a stream on the best connection, or on a new one. It asks the new connection itself, not the swarm, which
+// would lose the reason when the peer's gate has closed it already.
+func (f *Fabric) newStream(ctx context.Context, p peer.ID) (network.Stream, error) {
+	s, err := f.host.NewStream(network.WithNoDial(ctx, "first"), p)
+	if !errors.Is(err, network.ErrNoConn) {
+		return s, err
+	}
+	c, err := f.host.DialPeer(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return c.NewStream(ctx)
 }
 
 // agree negotiates the protocol of a fresh stream, and resets it when that fails.
