@@ -57,7 +57,7 @@ type book map[claimKey][]claim
 func (b book) add(kind, value string, c claim) {
 	if value != "" {
 		k := claimKey{kind, value}
-		b[k] = append(b[k], c)
+		b[k] = append(b[k], c) // mostly the only one
 	}
 }
 

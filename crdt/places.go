@@ -1,6 +1,7 @@
 package crdt
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
@@ -55,45 +56,61 @@ func (s *State) buildPlaces(v *View, r *reader) *places {
 	n := len(s.objects.kinds[kindHost])
 	p := &places{book: make(book, 2*n), hostByID: make(map[NodeID]int, n)}
 	nodes := map[SiteID]int{}
-	records := make([]hostRecord, 0, n)
+	records := make([]*hostRecord, 0, n)
 	for id := range s.objects.kinds[kindHost] {
-		if h, ok := s.host(id, v, r, p.book); ok {
+		if h, standing := s.host(id, v, r, p.book); h != nil {
 			records = append(records, h)
-			if h.host.Standing == Joined {
+			if standing == Joined {
 				nodes[h.host.Site]++
 			}
 		}
 	}
+	var sites []Site
 	for id := range s.objects.kinds[kindSite] {
 		if site, ok := s.site(id, nodes, r, p.book); ok {
-			p.sites = append(p.sites, site)
+			sites = append(sites, site)
 		}
 	}
 	s.decide(p.book, r.now)
-	p.hosts = make([]Host, len(records))
-	for i, h := range records {
-		h.host.Name = p.book.name(ClaimHostName, h.host.Asked, h.text)
-		if h.slot != "" && p.book.holder(ClaimAddress, h.slot) == h.text {
-			h.host.Address = h.addr
-		}
-		p.hosts[i] = h.host
-	}
-	for i := range p.sites {
-		p.sites[i].Name = p.book.name(ClaimSiteName, p.sites[i].Asked, p.sites[i].ID.String())
-	}
-	p.sort()
+	p.putHosts(v, records)
+	p.putSites(sites)
 	p.listConflicts()
 	return p
 }
 
-func (p *places) sort() {
-	slices.SortFunc(p.hosts, func(a, b Host) int { return cmp.Or(cmp.Compare(a.Name, b.Name), a.ID.Compare(b.ID)) })
-	slices.SortFunc(p.sites, func(a, b Site) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID.String(), b.ID.String()))
-	})
-	for i := range p.hosts {
-		p.hostByID[p.hosts[i].ID] = i
+// putHosts lists the hosts by what they are called. It sorts references, since a host is large.
+func (p *places) putHosts(v *View, records []*hostRecord) {
+	type named struct {
+		name string
+		h    *hostRecord
 	}
+	order := make([]named, len(records))
+	for i, h := range records {
+		order[i] = named{p.book.name(ClaimHostName, h.host.Asked, h.text), h}
+	}
+	slices.SortFunc(order, func(a, b named) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), a.h.host.ID.Compare(b.h.host.ID))
+	})
+	p.hosts = make([]Host, len(records))
+	for i, o := range order {
+		h := &p.hosts[i]
+		*h = o.h.host
+		h.Name, h.Standing = o.name, v.Standing(h.ID)
+		if o.h.slot != "" && p.book.holder(ClaimAddress, o.h.slot) == o.h.text {
+			h.Address = o.h.addr
+		}
+		p.hostByID[h.ID] = i
+	}
+}
+
+func (p *places) putSites(sites []Site) {
+	for i := range sites {
+		sites[i].Name = p.book.name(ClaimSiteName, sites[i].Asked, sites[i].ID.String())
+	}
+	slices.SortFunc(sites, func(a, b Site) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), bytes.Compare(a.ID[:], b.ID[:]))
+	})
+	p.sites = sites
 }
 
 // hostRecord is what one object says of a host.
@@ -106,8 +123,8 @@ type hostRecord struct {
 	address fact
 }
 
-func (r *reader) host(id string) hostRecord {
-	var h hostRecord
+func (r *reader) host(id string) *hostRecord {
+	h := &hostRecord{}
 	h.host.ID = NodeID([]byte(id))
 	h.text = h.host.ID.String()
 	r.bytes(h.host.Site[:], kindHost, id, fieldSite)
@@ -127,24 +144,23 @@ func (r *reader) host(id string) hostRecord {
 	return h
 }
 
-// host reads one host and books its claims. Strangers and evicted nodes have no host and claim nothing.
-func (s *State) host(id string, v *View, r *reader, b book) (hostRecord, bool) {
+// host reads one host and books its claims; nil for strangers and evicted nodes, who have no host and claim nothing.
+func (s *State) host(id string, v *View, r *reader, b book) (*hostRecord, Standing) {
 	if len(id) != len(NodeID{}) {
-		return hostRecord{}, false
+		return nil, Stranger
 	}
 	standing := v.Standing(NodeID([]byte(id)))
 	if !standing.Admitted() {
-		return hostRecord{}, false
+		return nil, standing
 	}
-	h := record(r, kindHost, id, func() hostRecord { return r.host(id) })
-	h.host.Standing = standing
+	h := record(r, kindHost, id, func() *hostRecord { return r.host(id) })
 	rank := rankLive
 	if standing == Left {
 		rank = rankGone
 	}
 	b.add(ClaimHostName, h.host.Asked, claim{id: h.text, label: h.host.Asked, f: h.name, rank: rank})
 	b.add(ClaimAddress, h.slot, claim{id: h.text, label: h.host.Asked, f: h.address, rank: rank})
-	return h, true
+	return h, standing
 }
 
 func (s *State) site(id string, nodes map[SiteID]int, r *reader, b book) (Site, bool) {

@@ -60,6 +60,3 @@ type eviction struct {
 	Cutoff uint64   // the last change of the evicted that counts: what its evictor had seen
 	Reason string
 }
-
-// elementOn is the one element of the sets that stand for a switch.
-func elementOn() []byte { return marshal(true) }

@@ -92,8 +92,10 @@ func (v *View) Member(n NodeID) (Member, bool) {
 
 // Standing says what n is to the cluster.
 func (v *View) Standing(n NodeID) Standing {
-	m, _ := v.Member(n)
-	return m.Standing
+	if i, ok := v.byNode[n]; ok {
+		return v.members[i].Standing
+	}
+	return Stranger
 }
 
 // Host returns the host record of a node; false without one.
