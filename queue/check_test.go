@@ -66,7 +66,7 @@ func derived(m *Machine) string {
 	if len(ended) == 0 {
 		ended = nil
 	}
-	return fmt.Sprint(m.keys, m.queued, m.open, m.waiters, classes, ended, m.records, m.live, jobs)
+	return fmt.Sprint(m.keys, m.queued, m.open, m.waiters, classes, ended, m.records, m.live, m.owing, jobs)
 }
 
 func TestDerivedSeesDifferences(t *testing.T) {

@@ -13,8 +13,8 @@ const Version = 1
 
 // Limits of one entry. The leader splits what is more.
 const (
-	MaxEntryBytes = 4 << 20
-	MaxCommands   = 4096
+	MaxEntryBytes = 1000 << 10
+	MaxCommands   = 1024
 )
 
 // Entry is what one log entry holds: commands applied in order, and the leader's wall clock when it proposed them. The

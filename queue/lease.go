@@ -215,3 +215,11 @@ func (j *job) attempts() []Attempt {
 func GrantedUntil(asked, held, first time.Duration) time.Duration {
 	return asked + max(0, held-held/10) + first
 }
+
+// JobAttempts yields the live attempts of one job, by task. m must not change meanwhile.
+func (m *Machine) JobAttempts(s Seq) iter.Seq[Attempt] {
+	if j := m.jobs[s]; j != nil {
+		return slices.Values(j.attempts())
+	}
+	return slices.Values([]Attempt(nil))
+}

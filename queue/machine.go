@@ -30,6 +30,7 @@ type Machine struct {
 	ended   []Seq // ended jobs, by time of the end, then number
 	records int   // tasks with a record in ended jobs
 	live    map[Seq]struct{}
+	owing   map[crdt.NodeID]map[Seq]struct{} // by submitting node: jobs with results that are not back
 }
 
 // need is what a task asks of a node. Jobs of equal need stand in one line.
@@ -198,6 +199,22 @@ func (m *Machine) settle(j *job) {
 		} else {
 			delete(m.live, j.Seq)
 		}
+		m.noteOwed(j)
+	}
+}
+
+// noteOwed keeps the list of what is to be brought back to a node.
+func (m *Machine) noteOwed(j *job) {
+	if n := j.Spec.Node; j.owed > 0 {
+		if m.owing[n] == nil {
+			m.owing[n] = map[Seq]struct{}{}
+		}
+		m.owing[n][j.Seq] = struct{}{}
+	} else if m.owing[n] != nil {
+		delete(m.owing[n], j.Seq)
+		if len(m.owing[n]) == 0 {
+			delete(m.owing, n)
+		}
 	}
 }
 
@@ -272,10 +289,12 @@ func (m *Machine) standInLine(j *job) {
 func (m *Machine) derive() {
 	m.keys, m.queued, m.waiters = map[string]Seq{}, map[string]int{}, map[Seq][]Seq{}
 	m.classes, m.live = map[need]*class{}, map[Seq]struct{}{}
+	m.owing = map[crdt.NodeID]map[Seq]struct{}{}
 	m.open, m.records, m.ended = 0, 0, nil
 	for _, s := range m.sortedJobs() {
 		j := m.jobs[s]
 		j.derive()
+		m.noteOwed(j)
 		m.keys[userKey(j.Spec.User, j.Spec.Key)] = s
 		for _, w := range j.Waits {
 			m.waiters[w] = append(m.waiters[w], s)

@@ -13,10 +13,19 @@ type Offer struct {
 	Site     SiteID      `cbor:"2,keyasint"`
 	Slots    int         `cbor:"3,keyasint"`
 	MemBytes int64       `cbor:"4,keyasint"`
+	Lent     bool        `cbor:"5,keyasint,omitempty"` // of a node of another site: taken only if no other fits
 }
 
 func (o *Offer) fits(n need) bool {
 	return o.Slots >= n.slots && o.MemBytes >= n.mem && (n.pin == "" || n.pin == o.Site)
+}
+
+// before reports whether o is taken rather than p where both fit.
+func (o *Offer) before(p *Offer) bool {
+	if o.Lent != p.Lent {
+		return p.Lent
+	}
+	return o.Slots < p.Slots
 }
 
 // Match says what to grant to whom, at most limit grants: jobs in submit order, tasks in index order, and what does
@@ -144,7 +153,7 @@ func (p *planner) fresh(m *Machine, f Fresh) {
 func (p *planner) place(n need) int {
 	best := -1
 	for i := range p.offers {
-		if p.offers[i].fits(n) && (best < 0 || p.offers[i].Slots < p.offers[best].Slots) {
+		if p.offers[i].fits(n) && (best < 0 || p.offers[i].before(&p.offers[best])) {
 			best = i
 		}
 	}

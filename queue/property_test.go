@@ -49,7 +49,7 @@ func (w *world) match(t *rapid.T) {
 	var offers []Offer
 	for i := range rapid.IntRange(0, 3).Draw(t, "offers") {
 		offers = append(offers, Offer{node(i + 1), rapid.SampledFrom([]SiteID{"s1", "s2"}).Draw(t, "site"),
-			rapid.IntRange(0, 4).Draw(t, "slots"), rapid.Int64Range(0, 3).Draw(t, "mem") << 20})
+			rapid.IntRange(0, 4).Draw(t, "slots"), rapid.Int64Range(0, 3).Draw(t, "mem") << 20, rapid.Bool().Draw(t, "lent")})
 	}
 	used := map[string]int{}
 	first := len(e.Commands)

@@ -32,6 +32,7 @@ func (m *Machine) returned(c *Returned) Result {
 			t.Reason = clip(c.Problem)
 		}
 	}
+	m.noteOwed(j)
 	return r
 }
 
@@ -73,6 +74,8 @@ func (m *Machine) forget(c *Forget) Result {
 		m.records -= len(j.Tasks)
 		delete(m.keys, userKey(j.Spec.User, j.Spec.Key))
 		delete(m.jobs, s)
+		j.owed = 0
+		m.noteOwed(j)
 	}
 	kept := slices.DeleteFunc(slices.Clone(m.ended[:looked]), func(s Seq) bool { return gone[s] })
 	m.ended = append(kept, m.ended[looked:]...)

@@ -215,16 +215,34 @@ func (j *job) taskView(k uint32, alive Alive) TaskView {
 	return v
 }
 
-// Owed returns, in order, jobs submitted at a node that have ended tasks whose results are not back yet, at most limit.
-func (m *Machine) Owed(node crdt.NodeID, limit int) []Seq {
-	var owed []Seq
-	for s, j := range m.jobs {
-		if j.owed > 0 && j.Spec.Node == node {
-			owed = append(owed, s)
-		}
+// Owed returns, in order, jobs submitted at a node that have ended tasks whose results are not back yet.
+func (m *Machine) Owed(node crdt.NodeID) []Seq {
+	owed := make([]Seq, 0, len(m.owing[node]))
+	for s := range m.owing[node] {
+		owed = append(owed, s)
 	}
 	slices.Sort(owed)
-	return owed[:min(len(owed), limit)]
+	return owed
+}
+
+// OwedTasks returns the ended tasks of a job whose results are not back yet, by index, at most limit.
+func (m *Machine) OwedTasks(s Seq, limit int) []TaskView {
+	j := m.jobs[s]
+	if j == nil || j.owed == 0 {
+		return nil
+	}
+	var ks []uint32
+	for k, t := range j.Tasks {
+		if t.Ended && !t.Returned {
+			ks = append(ks, k)
+		}
+	}
+	slices.Sort(ks)
+	var all []TaskView
+	for _, k := range ks[:min(len(ks), limit)] {
+		all = append(all, j.taskView(k, nil))
+	}
+	return all
 }
 
 // Blobs yields the hash of every blob that some job still needs: scripts and inputs of open jobs, results not yet

@@ -1,0 +1,86 @@
+package site
+
+import (
+	"slices"
+	"strconv"
+
+	"vcpeer/crdt"
+	"vcpeer/queue"
+	"vcpeer/queue/exec"
+)
+
+// attemptSpec translates a job's spec to what the executor runs for one attempt.
+func attemptSpec(m attemptMeta, s queue.Spec, account *exec.Account) (exec.Spec, error) {
+	meta, err := wire.enc.Marshal(m)
+	if err != nil {
+		return exec.Spec{}, err
+	}
+	out := exec.Spec{Key: m.key(), Argv: s.Argv, Shell: s.Shell, Account: account, Outputs: s.Outputs, Join: s.Join,
+		Slots: s.Slots, MemBytes: s.MemBytes, TimeLimit: s.Time, Meta: meta, Env: environ(m, &s)}
+	if s.Script != nil {
+		out.Script = s.Script.Hash
+	}
+	for _, f := range s.Inputs {
+		out.Inputs = append(out.Inputs, exec.File{Path: f.Path, Hash: f.Hash, Size: f.Size, Mode: f.Mode})
+	}
+	return out, nil
+}
+
+// environ returns the job's variables and ours. VCPEER_JOB_KEY and VCPEER_EPOCH let a job make its effects on the
+// outside idempotent; the rest is what scripts of other queues read.
+func environ(m attemptMeta, s *queue.Spec) []string {
+	var env []string
+	for k, v := range s.Env {
+		env = append(env, k+"="+v)
+	}
+	slices.Sort(env)
+	r := s.Tasks()
+	job, task := strconv.FormatUint(uint64(m.Ref.Job), 10), "undefined"
+	env = append(env, "VCPEER_JOB_ID="+job, "VCPEER_JOB_KEY="+string(m.Owner)+"."+job+"."+strconv.Itoa(m.Ref.Task),
+		"VCPEER_EPOCH="+strconv.FormatUint(uint64(m.Ref.Epoch), 10), "VCPEER_JOB_NAME="+s.Name)
+	if s.Array != nil {
+		task = strconv.Itoa(m.Ref.Task)
+		env = append(env, "VCPEER_TASK_ID="+task, "SGE_TASK_FIRST="+strconv.Itoa(r.First), "SGE_TASK_LAST="+strconv.Itoa(r.Last),
+			"SGE_TASK_STEPSIZE="+strconv.Itoa(r.Step), "PBS_ARRAYID="+task)
+	}
+	return append(env, "JOB_ID="+job, "JOB_NAME="+s.Name, "SGE_TASK_ID="+task, "NSLOTS="+strconv.Itoa(s.Slots))
+}
+
+// jobBlobs returns the hashes of what a job needs to start.
+func jobBlobs(s *queue.Spec) []string {
+	var all []string
+	if s.Script != nil {
+		all = append(all, s.Script.Hash)
+	}
+	for _, f := range s.Inputs {
+		all = append(all, f.Hash)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// resultBlobs returns the hashes of what an attempt left behind.
+func resultBlobs(c *queue.Complete) []string {
+	var all []string
+	for _, f := range []*queue.File{c.Stdout, c.Stderr} {
+		if f != nil {
+			all = append(all, f.Hash)
+		}
+	}
+	for _, f := range c.Outputs {
+		all = append(all, f.Hash)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// others returns the nodes without this one and without repetitions, in the given order.
+func (s *Service) others(nodes []crdt.NodeID) []crdt.NodeID {
+	var all []crdt.NodeID
+	for _, n := range nodes {
+		if n != s.cfg.Self && !n.IsZero() && !slices.Contains(all, n) {
+			all = append(all, n)
+		}
+	}
+	return all
+}
