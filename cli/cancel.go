@@ -45,7 +45,7 @@ func runCancel(ctx context.Context, e *env, typed []string) error {
 		if first == nil {
 			first = err
 		} else if !e.json {
-			e.note("%s %v", e.paint(red, "error:"), err)
+			e.note("%s %v", e.paintErr(red, "error:"), err)
 		}
 	}
 	if first != nil {

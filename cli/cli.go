@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -214,21 +213,6 @@ func runListing[T any](ctx context.Context, e *env, fetch func(context.Context, 
 		return err
 	}
 	return e.heard(l.Heard)
-}
-
-// since reads a time for a flag: RFC 3339, or how long ago.
-func (e *env) since(s string, span func(string) (time.Duration, error)) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	if t, err := time.Parse(time.RFC3339, s); err == nil {
-		return t, nil
-	}
-	d, err := span(s)
-	if err != nil {
-		return time.Time{}, usage("", "%q is neither a length of time such as 10m nor a time such as 2026-01-31T12:00:00Z", s)
-	}
-	return e.Now().Add(-d), nil
 }
 
 // listOf turns a method of the client into what listing wants.

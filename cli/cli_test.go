@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,15 +76,20 @@ func (s *shell) write(name, text string) {
 
 // blobs answers as a blob store that holds what it was sent.
 func blobs(routes apitest.Routes) apitest.Routes {
+	var mu sync.Mutex
 	have := map[string]bool{}
 	routes["PUT /v1/blobs"] = func(w http.ResponseWriter, r *http.Request) {
 		h := sha256.New()
 		n, _ := io.Copy(h, r.Body)
 		b := api.Blob{Hash: hex.EncodeToString(h.Sum(nil)), Size: n}
+		mu.Lock()
 		have[b.Hash] = true
+		mu.Unlock()
 		apitest.WriteLine(w, b)
 	}
 	routes["HEAD /v1/blobs/{hash}"] = func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
 		if !have[r.PathValue("hash")] {
 			w.WriteHeader(http.StatusNotFound)
 		}
@@ -387,6 +393,51 @@ func TestColor(t *testing.T) {
 	s.sys.OutTTY = true
 	if !painted("members") || painted("members", "--color", "never") {
 		t.Error("colour on a terminal")
+	}
+}
+
+func TestEvents(t *testing.T) {
+	node := apitest.Start(t, apitest.Routes{"GET /v1/events": apitest.Lines{
+		api.Event{Time: noon, Type: "member.failed", Text: "osaka-1 is not heard"},
+		&api.Problem{Code: api.CodeBusy, Message: "you read too slowly"},
+	}})
+	s := newShell(t, node)
+	s.expect(1, "2026-11-23T12:00:00Z  member.failed     osaka-1 is not heard\n", "error: you read too slowly\n", "events", "--since", "10m")
+	if q := node.Asked()[0].Query; q != "since=2026-11-23T11%3A50%3A00Z" {
+		t.Errorf("asked %s", q)
+	}
+	s.expect(1, `{"time":"2026-11-23T12:00:00Z","type":"member.failed","text":"osaka-1 is not heard"}
+{
+  "error": {
+    "code": "BUSY",
+    "message": "you read too slowly"
+  }
+}
+`, "", "events", "-f", "--json")
+}
+
+func TestGridEngineByNameAndAsCommand(t *testing.T) {
+	node := apitest.Start(t, apitest.Routes{"GET /v1/jobs/9": &api.Problem{Code: api.CodeNotFound, Message: "no job 9"}})
+	s := newShell(t, nil)
+	want := "Following jobs do not exist: \n9\n"
+	s.expect(1, "", want, "--socket", node.Socket, "qstat", "-j", "9")
+	s.expect(1, "", want, "qstat", "--socket="+node.Socket, "-j", "9")
+	s = newShell(t, node)
+	if code := Main(t.Context(), []string{"/usr/lib/vcpeer/bin/qstat", "-j", "9"}, s.sys, s.deps); code != 1 || s.errs.String() != want {
+		t.Errorf("exit %d: %s", code, &s.errs)
+	}
+}
+
+func TestTableFitsTheTerminal(t *testing.T) {
+	tab := newTable("ID", "~NAME", ">N")
+	tab.add("1", "a-name-that-is-far-too-long", 7)
+	var b strings.Builder
+	plain := func(_, s string) string { return s }
+	if err := tab.print(&b, 20, plain); err != nil {
+		t.Fatal(err)
+	}
+	if want := "ID  NAME           N\n1   a-name-that-…  7\n"; b.String() != want {
+		t.Errorf("got\n%swant\n%s", &b, want)
 	}
 }
 

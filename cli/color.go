@@ -13,7 +13,7 @@ const (
 )
 
 // colored decides by --color, then NO_COLOR (no-color.org), CLICOLOR_FORCE and TERM, then whether people look.
-func (e *env) colored() bool {
+func (e *env) colored(tty bool) bool {
 	switch {
 	case e.color == "always":
 		return true
@@ -22,11 +22,15 @@ func (e *env) colored() bool {
 	case e.Getenv("CLICOLOR_FORCE") != "" && e.Getenv("CLICOLOR_FORCE") != "0":
 		return true
 	}
-	return e.OutTTY && e.Getenv("TERM") != "dumb"
+	return tty && e.Getenv("TERM") != "dumb"
 }
 
-func (e *env) paint(sgr, s string) string {
-	if sgr == "" || s == "" || !e.colored() {
+// paint is for standard output, paintErr for standard error: either may be a file while the other is looked at.
+func (e *env) paint(sgr, s string) string    { return paintIf(e.colored(e.OutTTY), sgr, s) }
+func (e *env) paintErr(sgr, s string) string { return paintIf(e.colored(e.ErrTTY), sgr, s) }
+
+func paintIf(yes bool, sgr, s string) string {
+	if sgr == "" || s == "" || !yes {
 		return s
 	}
 	return "\x1b[" + sgr + "m" + s + "\x1b[0m"

@@ -30,7 +30,7 @@ func newEvents(e *env) *cobra.Command {
 
 // runEvents prints one event a line; with --json each line is an object. Ctrl-C is the usual end of following.
 func runEvents(ctx context.Context, e *env, o eventsOptions) error {
-	since, err := e.since(o.since, parse.Time)
+	since, err := e.since(o.since)
 	if err != nil {
 		return err
 	}
@@ -60,4 +60,19 @@ func runEvents(ctx context.Context, e *env, o eventsOptions) error {
 		return nil
 	}
 	return err
+}
+
+// since reads a time: RFC 3339, or how long ago; none is the zero time.
+func (e *env) since(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, nil
+	}
+	d, err := parse.Time(s)
+	if err != nil {
+		return time.Time{}, usage("", "--since %q: want a length of time such as 10m, or a time such as 2026-01-31T12:00:00Z", s)
+	}
+	return e.Now().Add(-d), nil
 }

@@ -64,9 +64,9 @@ func (e *env) report(err error) int {
 		_ = writeJSON(e.Out, map[string]*api.Problem{"error": p})
 		return code
 	}
-	fmt.Fprintf(e.Err, "%s %s\n", e.paint(red, "error:"), p.Message)
+	fmt.Fprintf(e.Err, "%s %s\n", e.paintErr(red, "error:"), p.Message)
 	if p.Hint != "" {
-		fmt.Fprintf(e.Err, "%s %s\n", e.paint(bold, "hint:"), p.Hint)
+		fmt.Fprintf(e.Err, "%s %s\n", e.paintErr(bold, "hint:"), p.Hint)
 	}
 	return code
 }
@@ -95,7 +95,7 @@ func (e *env) heard(h api.Heard) error {
 	if h.Complete() {
 		return nil
 	}
-	fmt.Fprintf(e.Err, "%s not the whole answer: heard %d of %d sites\n", e.paint(yellow, "note:"), h.Sites, h.Of)
+	fmt.Fprintf(e.Err, "%s not the whole answer: heard %d of %d sites\n", e.paintErr(yellow, "note:"), h.Sites, h.Of)
 	for _, m := range h.Missing {
 		fmt.Fprintf(e.Err, "      %s: %s\n", m.Site, m.Reason)
 	}

@@ -17,8 +17,9 @@ const cancelWithin = 15 * time.Second
 func newRun(e *env) *cobra.Command {
 	var o jobOptions
 	cmd := &cobra.Command{
-		Use:   "run [OPTIONS] SCRIPT [ARG…] | run [OPTIONS] -- COMMAND [ARG…]",
-		Short: "Run a job as if it were a local command: its output, its exit code",
+		Use:                   "run [OPTIONS] SCRIPT [ARG…] | run [OPTIONS] -- COMMAND [ARG…]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Run a job as if it were a local command: its output, its exit code",
 		Long: `Run hands in a job, shows its output as it comes and leaves with its exit code; of an array, with the first that is
 not 0. When vcpeer itself fails on the way it leaves with 125 and says how to find the job. Ctrl-C cancels the job.
 ` + jobHelp,
@@ -51,7 +52,7 @@ func runRun(ctx context.Context, e *env, s *api.Submit) error {
 		return err
 	}
 	if e.ErrTTY {
-		e.note("%s", e.paint(dim, "job "+sub.ID))
+		e.note("%s", e.paintErr(dim, "job "+sub.ID))
 	}
 	err = e.follow(ctx, func(ctx context.Context, c *api.Client) error {
 		if err := e.copyLogs(ctx, c, sub.ID, api.LogsAsk{Stream: api.StreamBoth, Follow: true}, s.Array != nil); err != nil {

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -67,7 +68,11 @@ func runStart(ctx context.Context, e *env, flags map[string][]string, tokenFile 
 	if err != nil {
 		return err
 	}
-	return e.deps.Run(ctx, l.Config)
+	err = e.deps.Run(ctx, l.Config)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // a signal is the usual way to end a daemon
+	}
+	return err
 }
 
 // readToken replaces --token - and --token-file by the token itself.

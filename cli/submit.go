@@ -63,9 +63,10 @@ func newSubmit(e *env) *cobra.Command {
 	var o jobOptions
 	var wait, quiet bool
 	cmd := &cobra.Command{
-		Use:   "submit [OPTIONS] SCRIPT [ARG…] | submit [OPTIONS] -- COMMAND [ARG…]",
-		Short: "Hand in a job; it is safe when this returns",
-		Long:  "Submit hands in a job and prints its ID. On return it is on the disks of a majority of the site's voters.\n" + jobHelp,
+		Use:                   "submit [OPTIONS] SCRIPT [ARG…] | submit [OPTIONS] -- COMMAND [ARG…]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Hand in a job; it is safe when this returns",
+		Long:                  "Submit hands in a job and prints its ID. On return it is on the disks of a majority of the site's voters.\n" + jobHelp,
 		Example: `  vcpeer submit job.sh
   vcpeer submit --slots 4 --in data.csv --out '*.png' plot.py data.csv
   vcpeer submit --array 1-100 --wait -- sh -c 'echo task $VCPEER_TASK_ID'

@@ -31,9 +31,7 @@ func qsub(ctx context.Context, e *Env, args []string) int {
 		return e.fail(err)
 	}
 	if r.host != "" {
-		if err := r.checkHost(ctx); err != nil {
-			return e.fail(err)
-		}
+		return e.fail(r.hostRefusal(ctx))
 	}
 	if r.verify {
 		return e.verify(ctx, s)
@@ -145,8 +143,8 @@ func (e *Env) verify(ctx context.Context, s *api.Submit) int {
 	return 1
 }
 
-// checkHost answers a request for one machine, which the queue does not take.
-func (r *request) checkHost(ctx context.Context) error {
+// hostRefusal says why a request for one machine is not taken.
+func (r *request) hostRefusal(ctx context.Context) error {
 	hosts, err := r.env.Node.Hosts(ctx)
 	if err != nil {
 		return err
