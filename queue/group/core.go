@@ -185,7 +185,8 @@ func (c *core) step(m *pb.Message) error {
 		m.Snapshot.Metadata.ConfState = pb.EnsureConfState(img.conf)
 	}
 	switch m.GetType() {
-	case pb.MsgApp, pb.MsgSnap:
+	case pb.MsgApp, pb.MsgSnap, pb.MsgHeartbeat:
+		// Only members get these.
 		c.removed = false
 	case pb.MsgReadIndex:
 		if c.leading() && !c.settled {

@@ -59,6 +59,10 @@ func TestGrowth(t *testing.T) {
 				})
 				for _, n := range s.nodes {
 					s.await("everybody knows the leader", 10*time.Second, func() bool { return n.group.Status().Leader == s.leader().id })
+					var notLeader ErrNotLeader
+					if _, err := n.group.Propose(t.Context(), []byte("x")); n != s.leader() && (!errors.As(err, &notLeader) || notLeader.Leader != s.leader().id) {
+						t.Errorf("propose on %s: %v, want the leader's name", n.group.Status().Role, err)
+					}
 				}
 			})
 		})
@@ -294,6 +298,7 @@ func TestConcurrentProposersShareEntries(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		time.Sleep(time.Second) // the status shows the applied index at the next tick
 		if used := l.group.Status().Applied - before; used > 250 {
 			t.Errorf("500 concurrent proposals took %d entries: they were not batched", used)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
 	"vcpeer/crdt"
@@ -20,7 +21,6 @@ type loop struct {
 	core *core
 	id   uint64
 	net  *transport
-	ctx  context.Context // of this run; only for what the loop starts
 
 	full    bool // the disk has no room for new work
 	parked  bool // the log refused a batch: out of the group until there is space
@@ -28,6 +28,7 @@ type loop struct {
 	written chan snapshotOutcome
 
 	receiving bool // a snapshot is coming in
+	shown     vital
 
 	asked map[crdt.NodeID]asked
 	hint  hint // who leads, as a leader told while it asked
@@ -60,7 +61,7 @@ const (
 
 func (l *loop) run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	l.ctx, l.written = ctx, make(chan snapshotOutcome, 1)
+	l.written = make(chan snapshotOutcome, 1)
 	l.net.begin(ctx)
 	defer func() {
 		cancel()
@@ -84,12 +85,16 @@ func (l *loop) run(ctx context.Context) (err error) {
 		if err := guard(l.work); err != nil {
 			return err
 		}
-		l.g.publish()
+		if v := l.vital(); v != l.shown {
+			l.shown = v
+			l.g.publish()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 			err = guard(l.tick)
+			l.g.publish()
 		case in := <-l.g.messages:
 			err = guard(func() error { return l.messages(in) })
 		case p := <-l.g.proposals:
@@ -109,6 +114,21 @@ func (l *loop) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+}
+
+// vital is what others must learn of at once; the rest of the status waits for the next tick.
+type vital struct {
+	soft         raft.SoftState
+	term         uint64
+	settled      bool
+	conf         *pb.ConfState
+	full, parked bool
+	hint         hint
+}
+
+func (l *loop) vital() vital {
+	c := l.core
+	return vital{c.soft, c.term, c.settled, c.store.conf, l.full, l.parked, l.hint}
 }
 
 func (l *loop) tick() error {
@@ -161,6 +181,8 @@ func (l *loop) proposals(p *proposal) {
 		switch {
 		case l.parked, l.full && l.core.leading():
 			p.done(nil, fmt.Errorf("group: %s: %w", l.cfg.Dir, wal.ErrNoSpace))
+		case !l.core.leading():
+			p.done(nil, ErrNotLeader{l.leader()})
 		default:
 			l.core.propose(p)
 		}
@@ -308,10 +330,18 @@ func (l *loop) siteNodes() map[crdt.NodeID]bool {
 	return nodes
 }
 
+// leader returns the node that leads: what raft says to a member, what a leader told to others.
+func (l *loop) leader() crdt.NodeID {
+	if r := l.core.role(); r == RoleWaiting || r == RoleSpare {
+		return l.hint.leader
+	}
+	return l.core.leader()
+}
+
 func (l *loop) status() Status {
 	st := l.core.status()
 	if st.Role == RoleWaiting || st.Role == RoleSpare {
-		st.Leader = l.hint.leader
+		st.Leader = l.leader()
 		if st.Role == RoleWaiting && !st.Leader.IsZero() {
 			st.Role, st.Problem = RoleSpare, ""
 		}

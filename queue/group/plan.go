@@ -199,8 +199,11 @@ func (v view) invite() Change {
 // shrink removes a voter that never comes back and has no replacement, with another made a learner so that the number
 // stays odd. A voter that is only silent keeps its seat: it may come back, and nobody else could take it.
 func (v view) shrink() Change {
-	if len(v.lost) == 0 || !v.neverBack[v.lost[0].ID] || len(v.learners)+len(v.spare) > 0 {
+	if len(v.lost) == 0 || !v.neverBack[v.lost[0].ID] {
 		return Change{}
+	}
+	if len(v.voters)-len(v.lost) < v.want && len(v.learners)+len(v.spare) > 0 {
+		return Change{} // a replacement is on its way
 	}
 	c := Change{Remove: []uint64{v.lost[0].ID}}
 	rest := slices.DeleteFunc(slices.Clone(v.voters), func(m MemberState) bool { return m.ID == v.lost[0].ID })
