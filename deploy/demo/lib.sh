@@ -27,12 +27,13 @@ own_dir() {
 }
 
 # birth PID prints when the process started, in clock ticks since boot: together with the number it means one process for
-# ever, while the number alone is given again. The name before it, in brackets, may hold anything.
+# ever, while the number alone is given again. One that has ended and is not reaped yet is gone. The name at the front of
+# the line, in brackets, may hold anything.
 birth() {
 	local stat fields
 	stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
 	read -ra fields <<<"${stat##*) }" # from the third field on
-	echo "${fields[19]}"
+	[[ ${fields[0]} != [ZX] ]] && echo "${fields[19]}"
 }
 
 # is PID BIRTH: that process is there.
