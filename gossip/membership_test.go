@@ -152,15 +152,27 @@ func TestGarbage(t *testing.T) {
 		c.grow(6)
 		rng := rand.New(rand.NewPCG(1, 2))
 		mad, target := c.nodes[0], c.nodes[1]
-		var samples [][]byte
-		c.nodes[2].Node.Receive(gossip.Class, func(_ crdt.NodeID, b []byte) { samples = append(samples, append([]byte(nil), b...)) })
+		taken := make(chan []byte, 1000)
+		c.nodes[2].Node.Receive(gossip.Class, func(_ crdt.NodeID, b []byte) {
+			select {
+			case taken <- append([]byte(nil), b...):
+			default:
+			}
+		})
 		time.Sleep(2 * time.Second) // real packets to spoil; the node that gives them is deaf from now on
-		for i := range 20000 {
+		var samples [][]byte
+		for len(taken) > 0 {
+			samples = append(samples, <-taken)
+		}
+		if len(samples) == 0 {
+			t.Fatal("no packet to spoil")
+		}
+		for i := range 8000 {
 			b := make([]byte, rng.IntN(1150))
 			for j := range b {
 				b[j] = byte(rng.Uint32())
 			}
-			if i%2 == 0 && len(samples) > 0 {
+			if i%2 == 0 {
 				b = append([]byte(nil), samples[rng.IntN(len(samples))]...)
 				b[rng.IntN(len(b))] = byte(rng.Uint32())
 			} else if i%3 == 0 {
