@@ -77,7 +77,7 @@ shims() {
 # end_all SECONDS "PID BIRTH"... ends processes, with SIGKILL what is left after so long.
 end_all() {
 	signal_all TERM "${@:2}"
-	gone_within "$1" "${@:2}" && return
+	gone_within "$1" "${@:2}" && return 0 # a bare return within a trap has the status from before it
 	signal_all KILL "${@:2}"
 	gone_within 3 "${@:2}"
 }
