@@ -250,3 +250,14 @@ func reset(c net.Conn) {
 	}
 	_ = c.Close()
 }
+
+// Dropped returns how many datagrams for id were given up on this side, since it was first addressed.
+func (f *Fabric) Dropped(id crdt.NodeID) uint64 {
+	l := f.peek(id)
+	if l == nil {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.dropped
+}

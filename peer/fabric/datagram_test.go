@@ -102,6 +102,9 @@ func TestSendToDeadPeer(t *testing.T) {
 	if waiting > outboxDialling {
 		t.Errorf("%d datagrams wait for a dead peer", waiting)
 	}
+	if n := a.Dropped(dead); n < 10_000-2*outboxDialling {
+		t.Errorf("%d of 10,000 datagrams counted as dropped", n)
+	}
 	b := start(t, "b", records)
 	in := collect(b, 1)
 	a.Learn(b.Self(), b.Addrs())
