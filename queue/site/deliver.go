@@ -59,7 +59,7 @@ func results(d Delivery) []result {
 		if file == nil {
 			return
 		}
-		name := expand(template, d)
+		name := expand(template, d, letter)
 		if template == "" {
 			name = defaultName(d, letter)
 		}
@@ -94,7 +94,7 @@ func defaultName(d Delivery, letter string) string {
 
 // expand replaces the names that a path may hold: $JOB_ID, $TASK_ID, $JOB_NAME, with or without braces. A path that ends
 // with a slash is a directory for the default name.
-func expand(template string, d Delivery) string {
+func expand(template string, d Delivery, letter string) string {
 	text := os.Expand(template, func(name string) string {
 		switch name {
 		case "JOB_ID":
@@ -110,7 +110,7 @@ func expand(template string, d Delivery) string {
 		return "$" + name
 	})
 	if strings.HasSuffix(text, "/") {
-		text += defaultName(d, "o")
+		text += defaultName(d, letter)
 	}
 	return text
 }
