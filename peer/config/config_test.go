@@ -139,6 +139,15 @@ func TestWithPort(t *testing.T) {
 	}
 }
 
+func TestIsLabel(t *testing.T) {
+	for s, want := range map[string]bool{"a": true, "kyoto-1": true, "1": true, "": false, "-a": false, "a-": false, "A": false, "a.b": false, "a b": false,
+		strings.Repeat("x", 63): true, strings.Repeat("x", 64): false} {
+		if isLabel(s) != want {
+			t.Errorf("%q: want %v", s, want)
+		}
+	}
+}
+
 func TestNearest(t *testing.T) {
 	words := []string{"submit", "status", "stop", "start", "sites"}
 	for in, want := range map[string]string{"sumbit": "submit", "stats": "status", "SITES": "sites", "frobnicate": "", "sub": "submit", "": "", "strat": "start"} {
