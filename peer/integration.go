@@ -1,0 +1,96 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"vcpeer/crdt"
+	"vcpeer/overlay/hosts"
+	"vcpeer/overlay/userdb"
+	"vcpeer/peer/config"
+)
+
+// instance names what this daemon writes into files of the machine. There is one daemon that integrates a machine.
+const instance = "vcpeer"
+
+// integration shows the cluster's hosts and accounts to the programs of this machine. It is empty where the daemon may
+// not, or shall not, do that.
+type integration struct {
+	hosts *hosts.Keeper
+	users *userdb.DB
+	off   string // why nothing is shown
+}
+
+func (d *Daemon) startIntegration(ctx context.Context, n *node) (*integration, error) {
+	i := new(integration)
+	switch {
+	case d.cfg.Integrate == config.IntegrateOff:
+		i.off = "switched off (integrate: off)"
+		return i, nil
+	case os.Geteuid() != 0:
+		i.off = "only a daemon of root writes /etc/hosts and serves accounts"
+		return i, nil
+	}
+	var err error
+	if i.hosts, err = hosts.NewKeeper(hosts.Config{Instance: instance, Log: n.log}); err != nil {
+		return nil, fmt.Errorf("host names: %w", err)
+	}
+	if i.users, err = userdb.New(userdb.Config{Instance: instance, Log: n.log}); err != nil {
+		return nil, fmt.Errorf("accounts: %w", err)
+	}
+	n.tasks.Go(func() { n.fail("host names", i.hosts.Run(ctx)) })
+	n.tasks.Go(func() { n.fail("accounts", i.users.Run(ctx)) })
+	return i, nil
+}
+
+// show hands what the records say to those who write it down. It never waits.
+func (i *integration) show(view *crdt.View) {
+	if i.hosts == nil {
+		return
+	}
+	i.hosts.Set(hostEntries(view))
+	i.users.Set(osAccounts(view), osGroups(view))
+}
+
+func hostEntries(view *crdt.View) []hosts.Entry {
+	var out []hosts.Entry
+	for _, h := range view.Hosts() {
+		if !h.Address.IsValid() || h.Standing != crdt.Joined {
+			continue
+		}
+		e := hosts.Entry{Addr: h.Address, Host: h.Name, Site: siteName(view, h.Site)}
+		if h.Asked != h.Name {
+			e.Note = fmt.Sprintf("%s asked for the name %s, which another host holds; see `vcpeer conflicts`", h.Name, h.Asked)
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+func osAccounts(view *crdt.View) []userdb.Account {
+	var out []userdb.Account
+	for _, a := range view.Accounts() {
+		if !a.Disabled {
+			out = append(out, userdb.Account{Name: a.Name, UID: a.UID, GID: a.UID, FullName: a.FullName, Home: a.Home, Shell: a.Shell})
+		}
+	}
+	return out
+}
+
+func osGroups(view *crdt.View) []userdb.Group {
+	var out []userdb.Group
+	for _, g := range view.Groups() {
+		if g.Disabled {
+			continue
+		}
+		group := userdb.Group{Name: g.Name, GID: g.GID}
+		for _, id := range g.Members {
+			if a, ok := view.Account(id); ok && !a.Disabled {
+				group.Members = append(group.Members, a.Name)
+			}
+		}
+		out = append(out, group)
+	}
+	return out
+}

@@ -1,0 +1,234 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"vcpeer/crdt"
+	"vcpeer/crdt/replica"
+	"vcpeer/gossip"
+	"vcpeer/gossip/spread"
+	"vcpeer/peer/events"
+	"vcpeer/peer/fabric"
+)
+
+// node is a running member of a cluster: the parts, and what is fixed while it runs.
+type node struct {
+	self    crdt.NodeID
+	site    crdt.SiteID
+	log     *slog.Logger
+	events  *events.Log
+	replica *replica.Replica
+	fabric  *fabric.Fabric
+	members *gossip.Membership
+	spread  *spread.Spread
+	jobs    *jobs
+	host    *integration
+
+	directory *directory
+	closers   []func() error // of stores that outlive what runs on them
+
+	stop   func(ending)   // asks the daemon to end
+	failed chan error     // holds the first failure of a part that the node cannot do without
+	cancel func()         // ends what run started
+	tasks  sync.WaitGroup // what run started
+}
+
+// startNode starts the parts of a node that belongs to a cluster. On an error all that was started has ended.
+func (d *Daemon) startNode(ctx context.Context, records *replica.Replica, net *fabric.Fabric) (_ *node, err error) {
+	d.enter(phaseStarting, "starting membership and queue")
+	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ended by shutdown, in its order
+	n := &node{
+		self: net.Self(), log: d.log, events: d.events, replica: records, fabric: net,
+		stop: d.stop, failed: make(chan error, 1), cancel: cancel,
+	}
+	defer func() {
+		if err != nil {
+			n.shutdown(context.WithoutCancel(ctx), stopping)
+		}
+	}()
+	n.learnAddresses()
+	if err := n.startGossip(d); err != nil {
+		return nil, err
+	}
+	if err := d.catchUp(ctx, n); err != nil {
+		return nil, err
+	}
+	n.startAdmitting()
+	if n.site, err = d.settle(ctx, n); err != nil {
+		return nil, err
+	}
+	if n.jobs, err = d.startJobs(runCtx, n); err != nil {
+		return nil, err
+	}
+	if n.host, err = d.startIntegration(runCtx, n); err != nil {
+		return nil, err
+	}
+	n.tasks.Go(func() { n.directory.run(runCtx) })
+	n.tasks.Go(func() { n.followRecords(runCtx) })
+	n.tasks.Go(func() { n.followMembers(runCtx) })
+	return n, nil
+}
+
+func (n *node) startGossip(d *Daemon) (err error) {
+	view := n.replica.View()
+	n.members, err = gossip.Start(gossip.Config{
+		Fabric: n.fabric, Cluster: view.Cluster().ID.String()[:16], Name: d.hostName(),
+		Tags: map[string]string{"version": d.version}, Log: n.log,
+		Allowed: func(id crdt.NodeID) bool { return standing(n.replica, id) == fabric.Member },
+		Rejoin:  n.expected,
+	})
+	if err != nil {
+		return err
+	}
+	n.directory = &directory{
+		self: n.self, replica: n.replica, members: n.members, rtt: n.fabric.RTT, log: n.log, changed: make(chan struct{}, 1),
+	}
+	n.spread, err = spread.Start(spread.Config{
+		Fabric: n.fabric, Store: listeningStore{n.replica, n.directory.touch}, Peers: n.members.Alive, Near: n.sameSite, Log: n.log,
+	})
+	return err
+}
+
+// expected returns the members that ought to be there: not evicted, and not gone on purpose.
+func (n *node) expected() []crdt.NodeID {
+	var ids []crdt.NodeID
+	for _, m := range n.replica.View().Members() {
+		if m.Standing == crdt.Joined {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
+func (n *node) sameSite(id crdt.NodeID) bool {
+	h, ok := n.replica.View().Host(id)
+	return ok && h.Site == n.site
+}
+
+// learnAddresses tells the fabric where the records say that members are.
+func (n *node) learnAddresses() {
+	for _, h := range n.replica.View().Hosts() {
+		if h.ID != n.self && len(h.Addrs) > 0 {
+			n.fabric.Learn(h.ID, h.Addrs)
+		}
+	}
+}
+
+// followRecords acts on changed records: addresses, evictions, our own address and name, and what the machine shows.
+func (n *node) followRecords(ctx context.Context) {
+	changed, stop := n.replica.Watch()
+	defer stop()
+	out := make(map[crdt.NodeID]bool)
+	for {
+		n.learnAddresses()
+		n.applyEvictions(out)
+		n.host.show(n.replica.View())
+		if err := n.keepAddress(ctx); err != nil && ctx.Err() == nil {
+			n.log.Warn("no overlay address", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// applyEvictions closes what ties us to members that were put out; out remembers whom it has dealt with.
+func (n *node) applyEvictions(out map[crdt.NodeID]bool) {
+	view := n.replica.View()
+	for _, m := range view.Members() {
+		if m.Standing != crdt.Evicted || out[m.ID] {
+			continue
+		}
+		out[m.ID] = true
+		if m.ID == n.self {
+			n.events.Add("member.evicted", "this node was evicted by "+nodeName(view, m.EvictedBy), "reason", m.Reason)
+			n.log.Error("this node was evicted from the cluster", "by", nodeName(view, m.EvictedBy), "reason", m.Reason)
+			n.stop(evicted)
+			continue
+		}
+		n.members.Remove(m.ID)
+		n.fabric.Disconnect(m.ID)
+		n.events.Add("member.out", fmt.Sprintf("%s is out of the cluster", nodeName(view, m.ID)), "node", m.ID.String(), "by", m.EvictedBy.String(), "reason", m.Reason)
+	}
+}
+
+// keepAddress claims another overlay address when ours was lost to an earlier claim.
+func (n *node) keepAddress(ctx context.Context) error {
+	if h, ok := n.replica.View().Host(n.self); !ok || h.Address.IsValid() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return n.replica.Update(ctx, func(tx *crdt.Tx) error {
+		_, err := tx.ClaimAddress()
+		return err
+	})
+}
+
+// followMembers turns what gossip sees into events for people.
+func (n *node) followMembers(ctx context.Context) {
+	feed, stop := n.members.Events()
+	defer stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-feed:
+			if !ok {
+				return
+			}
+			if e.Lost > 0 {
+				n.events.Add("events.missed", fmt.Sprintf("%d changes of members were not noted", e.Lost))
+			}
+			name := nodeName(n.replica.View(), e.Member.ID)
+			n.events.Add("member."+e.Member.State.String(), name+" is "+e.Member.State.String(), "node", e.Member.ID.String())
+		}
+	}
+}
+
+// fail notes that a part has stopped which the node cannot do without.
+func (n *node) fail(part string, err error) {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return
+	}
+	select {
+	case n.failed <- fmt.Errorf("%s: %w", part, err):
+	default:
+	}
+}
+
+// shutdown stops the parts in order, each within its own time: jobs first, so that leases are handed back while the
+// others are still reached; the word to the others last.
+func (n *node) shutdown(ctx context.Context, why ending) {
+	step := func(what string, limit time.Duration, f func(context.Context) error) {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		if err := f(ctx); err != nil {
+			n.log.Warn("not stopped cleanly", "part", what, "err", err)
+		}
+	}
+	if n.jobs != nil {
+		step("queue", 5*time.Second, n.jobs.drain)
+	}
+	if n.members != nil && why != evicted {
+		step("membership", 5*time.Second, n.members.Leave)
+	}
+	n.cancel()
+	n.tasks.Wait()
+	if n.spread != nil {
+		n.spread.Close()
+	}
+	if n.members != nil {
+		step("membership", time.Second, func(context.Context) error { return n.members.Close() })
+	}
+	for _, c := range n.closers {
+		step("store", time.Second, func(context.Context) error { return c() })
+	}
+}

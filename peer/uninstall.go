@@ -1,0 +1,55 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"vcpeer/overlay/hosts"
+	"vcpeer/overlay/userdb"
+	"vcpeer/peer/config"
+)
+
+// Uninstall takes back what a node wrote outside its own directories: its block in /etc/hosts and the accounts it gave to
+// the system. Its state stays, and is named. With dry it only tells what it would do. The daemon must not run.
+func Uninstall(ctx context.Context, cfg config.Config, dry bool, out io.Writer) error {
+	if conn, err := net.DialTimeout("unix", cfg.Socket, time.Second); err == nil {
+		conn.Close()
+		return hinted(fmt.Errorf("this node is running (%s)", cfg.Socket), "stop it first: vcpeer leave, or vcpeer stop")
+	}
+	if dry {
+		fmt.Fprintln(out, "would remove the block of vcpeer from /etc/hosts")
+		fmt.Fprintln(out, "would withdraw the cluster's accounts from this system")
+		fmt.Fprintf(out, "would keep %s, which holds this node's identity and records\n", cfg.State)
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(out, "nothing to take back: only a node of root writes outside its own directories")
+	} else if err := withdraw(ctx, out); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "kept %s, which holds this node's identity and records; remove it if the node will not come back\n", cfg.State)
+	return nil
+}
+
+func withdraw(ctx context.Context, out io.Writer) error {
+	log := slog.New(slog.DiscardHandler)
+	removed, hostsErr := hosts.Remove(ctx, hosts.Config{Instance: instance, Log: log})
+	switch {
+	case hostsErr != nil:
+	case removed:
+		fmt.Fprintln(out, "removed the block of vcpeer from /etc/hosts")
+	default:
+		fmt.Fprintln(out, "/etc/hosts has no block of vcpeer")
+	}
+	usersErr := userdb.Uninstall(ctx, userdb.Config{Instance: instance, Log: log})
+	if usersErr == nil {
+		fmt.Fprintln(out, "withdrew the cluster's accounts from this system")
+	}
+	return errors.Join(hostsErr, usersErr)
+}
