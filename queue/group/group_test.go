@@ -15,14 +15,24 @@ import (
 	"vcpeer/queue/wal/waltest"
 )
 
-// inBubble runs f in virtual time on n nodes and ends them.
+// inBubble runs f in virtual time on n nodes with disks in memory and ends them.
 func inBubble(t *testing.T, n int, tune func(*Config), f func(t *testing.T, s *site)) {
 	t.Helper()
-	dir := t.TempDir()
+	runBubble(t, n, "disk", &waltest.FS{}, tune, f)
+}
+
+// onDisk is inBubble on the real disk.
+func onDisk(t *testing.T, n int, f func(t *testing.T, s *site)) {
+	t.Helper()
+	runBubble(t, n, t.TempDir(), wal.OS(), nil, f)
+}
+
+func runBubble(t *testing.T, n int, dir string, fs wal.FS, tune func(*Config), f func(t *testing.T, s *site)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, n, tune)
 		for i := range n {
-			s.start(i, filepath.Join(dir, fmt.Sprint(i)), nil, i == 0)
+			s.start(i, filepath.Join(dir, fmt.Sprint(i)), fs, i == 0)
 		}
 		defer s.stop()
 		f(t, s)
@@ -70,7 +80,7 @@ func TestGrowth(t *testing.T) {
 }
 
 func TestLeaderKilled(t *testing.T) {
-	inBubble(t, 3, nil, func(t *testing.T, s *site) {
+	onDisk(t, 3, func(t *testing.T, s *site) {
 		s.awaitVoters(3, 0)
 		s.put("before")
 		old := s.leader()
@@ -78,7 +88,7 @@ func TestLeaderKilled(t *testing.T) {
 		if d := s.put("after"); d > 2*time.Second {
 			t.Errorf("writes were away for %v", d)
 		}
-		n := s.start(indexOf(old), old.dir, nil, false)
+		n := s.start(indexOf(old), old.dir, old.fs, false)
 		s.await("the old leader catches up", 10*time.Second, func() bool { return n.holds("before") && n.holds("after") })
 	})
 }
@@ -108,7 +118,7 @@ func TestSilentVoterIsReplaced(t *testing.T) {
 		}
 		s.await("replacement", time.Minute, func() bool { return !votes(s, victim) })
 		s.awaitVoters(3, 0)
-		n := s.start(indexOf(victim), victim.dir, nil, false)
+		n := s.start(indexOf(victim), victim.dir, victim.fs, false)
 		s.put("later")
 		s.await("the replaced node learns that it is spare", 20*time.Second, func() bool { return n.group.Status().Role == RoleSpare })
 	})
@@ -143,14 +153,14 @@ func TestGoneVoterIsReplacedAtOnce(t *testing.T) {
 }
 
 func TestWipedDiskJoinsAsNew(t *testing.T) {
-	inBubble(t, 3, nil, func(t *testing.T, s *site) {
+	onDisk(t, 3, func(t *testing.T, s *site) {
 		s.awaitVoters(3, 0)
 		s.put("kept")
 		victim := s.leader()
 		before := victim.group.Status().RaftID
 		s.kill(victim)
 		s.put("meanwhile")
-		n := s.start(indexOf(victim), victim.dir+"-new", nil, false)
+		n := s.start(indexOf(victim), victim.dir+"-new", victim.fs, false)
 		s.await("the new disk votes", 30*time.Second, func() bool { return n.group.Status().Role == RoleFollower && n.holds("kept") })
 		s.awaitVoters(3, 0)
 		for _, m := range s.leader().group.Status().Voters {
@@ -276,7 +286,7 @@ func TestSnapshotsReachSlowMembers(t *testing.T) {
 		for i := range 300 {
 			s.put(fmt.Sprint(i))
 		}
-		slow = s.start(indexOf(slow), slow.dir, nil, false)
+		slow = s.start(indexOf(slow), slow.dir, slow.fs, false)
 		s.await("catch up by snapshot", 10*time.Second, func() bool { return slow.holds("0") && slow.holds("299") })
 		if n := len(slow.group.loop.core.store.entries); n > 200 {
 			t.Errorf("%d entries in memory: the snapshot was not used", n)
@@ -285,7 +295,7 @@ func TestSnapshotsReachSlowMembers(t *testing.T) {
 }
 
 func TestConcurrentProposersShareEntries(t *testing.T) {
-	inBubble(t, 3, nil, func(t *testing.T, s *site) {
+	onDisk(t, 3, func(t *testing.T, s *site) {
 		s.awaitVoters(3, 0)
 		l := s.leader()
 		before := l.group.Status().Applied

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 )
@@ -26,7 +27,7 @@ func (l raftLogger) Panicf(f string, v ...any)   { panic(raftPanic{fmt.Sprintf(f
 
 // debugf formats only what somebody reads: raft's arguments print slowly.
 func (l raftLogger) debugf(f string, v ...any) {
-	if l.log.Enabled(nil, slog.LevelDebug) {
+	if l.log.Enabled(context.Background(), slog.LevelDebug) {
 		l.log.Debug("raft: " + fmt.Sprintf(f, v...))
 	}
 }
