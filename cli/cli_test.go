@@ -158,7 +158,7 @@ kyoto      2      2  kyoto-1       1      4     4        0        0   0s
 func TestStatus(t *testing.T) {
 	st := api.Status{Well: false, Node: api.NodeStatus{ID: "12D3KooWx", Name: "kyoto-1", Site: "kyoto", Version: "v1", PID: 7, Phase: "running", Up: 90 * time.Second},
 		Cluster: api.ClusterStatus{Members: 3, Alive: 2, Failed: 1, Sites: 2}, Queue: api.QueueStatus{Role: "follower", Voters: 3, Term: 4, Slots: 2},
-		Overlay: api.OverlayStatus{Detail: "Open vSwitch is not installed"},
+		Overlay: api.OverlayStatus{Detail: "off: Open vSwitch is not installed"},
 		Checks:  []api.Health{{Code: "OK", Level: "ok", Message: "fine"}, {Code: "NO_LEADER", Level: "fail", Message: "site kyoto has no leader", Hint: "start kyoto-2"}}}
 	s := newShell(t, apitest.Start(t, apitest.Routes{"GET /v1/status": st}))
 	s.expect(1, `node     kyoto-1 at site kyoto, running for 1m30s (version v1, pid 7)

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -57,7 +58,7 @@ func (e *env) printStatus(s *api.Status) {
 	if s.Overlay.Up {
 		up = "on"
 	}
-	line("overlay", "%s: %s", up, dash(s.Overlay.Detail))
+	line("overlay", "%s: %s", up, dash(strings.TrimPrefix(s.Overlay.Detail, up+": ")))
 	e.printChecks(s)
 }
 
