@@ -429,7 +429,7 @@ func (s *sim) settled(want string) bool {
 }
 
 func TestSimulation(t *testing.T) {
-	seeds, ticks := 4, 2500 // 75 s of a site's life each; VCPEER_SIM_SEEDS asks for more
+	seeds, ticks := 2, 2000 // a minute of a site's life each; VCPEER_SIM_SEEDS asks for more
 	if testing.Short() {
 		seeds = 1
 	}

@@ -324,7 +324,14 @@ func (f *file) Sync() error {
 		f.n.ops = nil
 		return f.fs.syncErr
 	}
-	f.n.durable, f.n.ops = slices.Clone(f.n.data), nil
+	for _, o := range f.n.ops {
+		if o.data == nil {
+			f.n.durable = truncated(f.n.durable, o.off)
+		} else {
+			f.n.durable = written(f.n.durable, o.data, o.off)
+		}
+	}
+	f.n.ops = nil
 	f.fs.syncs++
 	return nil
 }
