@@ -28,26 +28,27 @@ const syncTimeout = 2 * time.Minute
 // the first session, in startNode.
 func (d *Daemon) join(ctx context.Context, records *replica.Replica, net *fabric.Fabric) error {
 	if len(d.cfg.Seeds) == 0 {
-		return hinted(errors.New("a join token, but no seed to show it to"), "give the address of a member with --seed HOST[:PORT]")
+		return server.Problem(api.CodeBadRequest, "give the address of a member with --seed HOST[:PORT]", "a join token, but no seed to show it to")
 	}
 	if d.cfg.Token == "" {
-		return hinted(fmt.Errorf("this node is in no cluster yet, and joining %s needs a token", strings.Join(d.cfg.Seeds, ", ")),
-			"type `vcpeer token` on a member and give what it prints with --token, --token-file, VCPEER_TOKEN or on standard input")
+		return server.Problem(api.CodeBadRequest,
+			"type `vcpeer token` on a member and give what it prints with --token, --token-file, VCPEER_TOKEN or on standard input",
+			"this node is in no cluster yet, and joining %s needs a token", strings.Join(d.cfg.Seeds, ", "))
 	}
 	token, err := admit.ParseToken(d.cfg.Token)
 	if err != nil {
-		return hinted(err, "copy the whole token that `vcpeer token` printed")
+		return server.Problem(api.CodeBadRequest, "copy the whole token that `vcpeer token` printed", "%v", err)
 	}
 	d.enter(phaseJoining, "asking "+strings.Join(d.cfg.Seeds, ", "))
 	welcome, err := admit.Join(ctx, net, token, d.cfg.Seeds, admit.Facts{Name: d.hostName(), Site: d.cfg.Site}, func(step string) {
 		d.enter(phaseJoining, step)
 	})
 	if err != nil {
-		var refused *admit.Refusal
-		if errors.As(err, &refused) {
-			return hinted(fmt.Errorf("not let in: %w", err), refused.Hint())
+		hint := ""
+		if refused := new(admit.Refusal); errors.As(err, &refused) {
+			hint = refused.Hint()
 		}
-		return fmt.Errorf("not let in: %w", err)
+		return server.Problem(api.CodeRefused, hint, "not let in: %v", err)
 	}
 	return d.takeOver(ctx, records, net, welcome)
 }
@@ -97,19 +98,6 @@ func (d *Daemon) catchUp(ctx context.Context, n *node) error {
 	}, backoff.WithBackOff(backoff.NewExponentialBackOff()), backoff.WithMaxElapsedTime(0))
 	return err
 }
-
-// hintedError carries what the user can do, for the line below the message.
-type hintedError struct {
-	error
-	hint string
-}
-
-func hinted(err error, hint string) error { return &hintedError{err, hint} }
-
-func (e *hintedError) Unwrap() error { return e.error }
-
-// Hint says what to do about the error; it may be empty.
-func (e *hintedError) Hint() string { return e.hint }
 
 // startAdmitting lets this member admit others.
 func (n *node) startAdmitting() {

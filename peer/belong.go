@@ -17,17 +17,9 @@ import (
 	"vcpeer/peer/fabric"
 )
 
-// standing translates what the records say of a node into what the fabric lets it do. A member that left may come back
-// with its key, so the fabric still takes it for one.
+// standing is what the fabric lets a node do.
 func standing(records *replica.Replica, id crdt.NodeID) fabric.Standing {
-	switch records.View().Standing(id) {
-	case crdt.Joined, crdt.Left:
-		return fabric.Member
-	case crdt.Evicted:
-		return fabric.Evicted
-	default:
-		return fabric.Stranger
-	}
+	return fabric.StandingOf(records.View().Standing(id))
 }
 
 // openFabric opens the one port of the node.
@@ -63,7 +55,7 @@ func (d *Daemon) belong(ctx context.Context, records *replica.Replica, net *fabr
 func (d *Daemon) goOn(ctx context.Context, records *replica.Replica, net *fabric.Fabric, cluster crdt.Cluster) error {
 	if records.View().Standing(net.Self()) == crdt.Evicted {
 		d.events.Add("member.evicted", "this node was evicted; it has to join anew with another key")
-		return hinted(ErrEvicted, "to join again as a new node, remove "+d.cfg.State+" and ask for a token")
+		return d.outForGood()
 	}
 	if _, settled := records.View().Host(net.Self()); !settled && cluster.Founder != net.Self() {
 		return d.join(ctx, records, net)

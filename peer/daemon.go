@@ -60,13 +60,11 @@ const (
 	evicted                    // put out by another member
 )
 
-// ErrEvicted ends the daemon of a node that the cluster has put out.
-var ErrEvicted = errors.New("this node was evicted from the cluster")
-
 // Run runs a node until ctx ends or the node is told to stop. Everything it started has ended when it returns.
 func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) error {
 	d := &Daemon{cfg: cfg, version: version, log: log, events: events.New(time.Now), began: time.Now(), quit: make(chan ending, 1)}
 	d.enter(phaseStarting, "opening the records")
+	fabric.QuietLibraries(log)
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
@@ -152,13 +150,19 @@ func (d *Daemon) wait(ctx context.Context, n *node) (ending, error) {
 		return stopping, nil
 	case why := <-d.quit:
 		if why == evicted {
-			return why, hinted(ErrEvicted, "to join again as a new node, remove "+d.cfg.State+" and ask for a token")
+			return why, d.outForGood()
 		}
 		return why, nil
 	case err := <-n.failed:
 		d.events.Add("node.failed", err.Error())
 		return stopping, fmt.Errorf("stopped because a part failed: %w", err)
 	}
+}
+
+// outForGood ends the daemon of a node that the cluster has put out.
+func (d *Daemon) outForGood() error {
+	return server.Problem(api.CodeRefused, "to join again as a new node, remove "+d.cfg.State+" and ask a member for a token",
+		"this node was evicted from the cluster")
 }
 
 // stop asks the daemon to end; the first reason counts.

@@ -12,7 +12,9 @@ import (
 
 	"vcpeer/overlay/hosts"
 	"vcpeer/overlay/userdb"
+	"vcpeer/peer/api"
 	"vcpeer/peer/config"
+	"vcpeer/peer/server"
 )
 
 // Uninstall takes back what a node wrote outside its own directories: its block in /etc/hosts and the accounts it gave to
@@ -20,7 +22,7 @@ import (
 func Uninstall(ctx context.Context, cfg config.Config, dry bool, out io.Writer) error {
 	if conn, err := net.DialTimeout("unix", cfg.Socket, time.Second); err == nil {
 		conn.Close()
-		return hinted(fmt.Errorf("this node is running (%s)", cfg.Socket), "stop it first: vcpeer leave, or vcpeer stop")
+		return server.Problem(api.CodeRefused, "stop it first: vcpeer leave, or vcpeer stop", "this node is running (%s)", cfg.Socket)
 	}
 	if dry {
 		fmt.Fprintln(out, "would remove the block of vcpeer from /etc/hosts")
