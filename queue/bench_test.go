@@ -62,7 +62,7 @@ func BenchmarkDispatch(b *testing.B) {
 			benchDispatch(b, m, func(i int) []Spec {
 				specs := make([]Spec, 64)
 				for k := range specs {
-					specs[k] = specOf(fmt.Sprintf("%d+%d", i, k))
+					specs[k] = specOf(fmt.Sprintf("%d-%d", i, k))
 					specs[k].User, specs[k].Slots = "u"+strconv.Itoa(k), 1+k%4
 				}
 				return specs

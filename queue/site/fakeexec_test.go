@@ -45,6 +45,15 @@ func (l *ledger) start(s *shim) {
 	l.where[task] = s.node.id.String()
 }
 
+// room notes a node that runs more than it has slots.
+func (l *ledger) room(n *fakeNode, used int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if used > n.slots {
+		l.overlap = append(l.overlap, fmt.Sprintf("node %s runs %d tasks on %d slots", n.id.Short(), used, n.slots))
+	}
+}
+
 func (l *ledger) end(s *shim, whole bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -120,6 +129,13 @@ func (d *daemon) Start(ctx context.Context, spec exec.Spec, lease time.Duration)
 	s.result = exec.Result{Key: spec.Key, Meta: spec.Meta, Started: time.Now()}
 	n.shims[spec.Key] = s
 	n.c.led.start(s)
+	used := 0
+	for _, o := range n.shims {
+		if !o.ended {
+			used += o.spec.Slots
+		}
+	}
+	n.c.led.room(n, used)
 	go s.run(time.Duration(n.c.rng.Float64() * float64(taskTime(spec))))
 	d.await(s)
 	return nil

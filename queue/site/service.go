@@ -25,7 +25,6 @@ type Service struct {
 	publish chan struct{}
 
 	mu       sync.Mutex
-	started  bool
 	stopped  bool
 	streams  int
 	leaders  map[queue.SiteID]crdt.NodeID // as last heard

@@ -111,10 +111,6 @@ type report struct {
 	Release  *queue.Release  `cbor:"2,keyasint,omitempty"`
 }
 
-type submitted struct {
-	Job queue.Seq `cbor:"1,keyasint"`
-}
-
 type cancel struct {
 	Job   queue.Seq    `cbor:"1,keyasint"`
 	Tasks *queue.Range `cbor:"2,keyasint,omitempty"`

@@ -207,15 +207,15 @@ func (w *worker) claimed(ctx context.Context, c claim) {
 	if err == nil {
 		err = a.unpack(&got)
 	}
+	for _, g := range got.Grants {
+		w.granted(ctx, g, asked)
+	}
 	w.mu.Lock()
-	w.claims.known = max(w.claims.known, c.ID)
+	w.claims.known = max(w.claims.known, c.ID) // only now are the slots of the grants no longer counted as free
 	w.claims.open--
 	again := c.ID == w.claims.last || w.claims.again
 	w.claims.again = false
 	w.mu.Unlock()
-	for _, g := range got.Grants {
-		w.granted(ctx, g, asked)
-	}
 	if err != nil && ctx.Err() == nil {
 		w.s.cfg.Log.Debug("queue: claim", "err", err)
 		select {
@@ -228,8 +228,8 @@ func (w *worker) claimed(ctx context.Context, c claim) {
 	}
 }
 
-// granted takes an attempt that was granted to this node, unless its first lease is over before it begins; then its
-// owner gives the task out again after a while, and at once if this gets through.
+// granted takes an attempt that was granted to this node, unless its first lease is over before it begins or there is no
+// room for it: then it is given back, and if that does not get through its owner gives it out again after a while.
 func (w *worker) granted(ctx context.Context, g granted, asked exec.BootTime) {
 	if g.Node != w.s.cfg.Self || g.Spec.Slots < 0 || g.Spec.MemBytes < 0 {
 		w.s.cfg.Log.Error("queue: a grant for another node", "attempt", g.Ref.String(), "node", g.Node.Short())
@@ -241,6 +241,8 @@ func (w *worker) granted(ctx context.Context, g granted, asked exec.BootTime) {
 	w.mu.Lock()
 	known := w.attempts[a.meta.key()] != nil
 	late := w.draining || w.s.cfg.Boot() >= until
+	// A leader that has just been elected does not know what an earlier one gave to the claim before.
+	late = late || a.meta.Slots > w.slots || a.meta.Mem > max(0, w.mem)
 	if !known && !late {
 		w.take(a)
 		w.voters[g.Owner] = g.Voters
@@ -250,7 +252,7 @@ func (w *worker) granted(ctx context.Context, g granted, asked exec.BootTime) {
 	case known:
 	case late:
 		w.tasks.Go(func() {
-			w.send(ctx, a, report{Release: &queue.Release{Ref: g.Ref, Reason: "not started: the grant came late or the node is draining"}})
+			w.send(ctx, a, report{Release: &queue.Release{Ref: g.Ref, Reason: "not started: the grant came too late, or the node had no room"}})
 		})
 	default:
 		w.tasks.Go(func() { w.start(ctx, a, g) })
