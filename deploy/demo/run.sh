@@ -51,23 +51,32 @@ ended() {
 }
 
 start_cluster() {
-	local base name i
+	local i
 	step "Three sites"
 	base=$(free_ports)
 	mkdir -p "$demo/nodes"
 	say "\$ vcpeer start --name ${nodes[0]} --site kyoto        # makes a cluster"
 	start_node "${nodes[0]}" "$base"
-	await "${nodes[0]} runs" 30 first_runs
+	expected=1
+	await "${nodes[0]} is well" 30 all_well
 	say "\$ vcpeer token --reusable"
 	(umask 077 && vc token --reusable -q >"$demo/nodes/token")
-	for i in 1 2 3 4; do
-		name=${nodes[i]}
-		say "\$ vcpeer start --name $name --site ${name%-*} --seed 127.0.0.1:$base --token-file token"
-		start_node "$name" $((base + i)) --seed "127.0.0.1:$base" --token-file "$demo/nodes/token"
-	done
-	await "all five nodes are well" 90 all_well
+	# The first node of a site makes the site: two that do so at one moment would make two of one name.
+	for i in 1 2 4; do join "$i"; done
+	expected=4
+	await "each site has a node" 60 all_well
+	join 3
+	expected=5
+	await "all five nodes are well" 60 all_well
 	rm -f "$demo/nodes/token"
 	vc members
+}
+
+# join INDEX starts a node that joins through the first one.
+join() {
+	local name=${nodes[$1]}
+	say "\$ vcpeer start --name $name --site ${name%-*} --seed 127.0.0.1:$base --token-file token"
+	start_node "$name" $((base + $1)) --seed "127.0.0.1:$base" --token-file "$demo/nodes/token"
 }
 
 # free_ports prints the first of five ports in a row at which nobody answers.
@@ -112,25 +121,23 @@ gone() {
 	die "node $1 has ended; the end of its log is above"
 }
 
-first_runs() {
-	local status
-	status=$(status_of "${nodes[0]}")
-	jq -r '"\(.node.phase) \(.node.detail // "")"' <<<"$status"
-	jq -e '.node.phase == "running" and .queue.leader != null' >/dev/null <<<"$status"
-}
-
+# all_well: each node that was started is well and hears all of them ($expected).
 all_well() {
 	local name status well=0 unwell=""
 	for name in "${nodes[@]}"; do
+		[[ -e $demo/nodes/$name.pid ]] || continue
 		status=$(status_of "$name")
-		if jq -e '.well and .cluster.alive == 5 and .cluster.sites == 3' >/dev/null <<<"$status"; then
+		if jq -e --argjson n "$expected" '.well and .cluster.alive == $n' >/dev/null <<<"$status"; then
 			well=$((well + 1))
-		else
-			unwell+=", $name $(jq -r '.node.detail // empty, ([.checks[]? | select(.level == "fail" or .level == "warn") | .message] + [.node.phase])[0]' <<<"$status" | head -n 1)"
+			continue
 		fi
+		unwell+=", $name $(jq -r --argjson n "$expected" '
+			if .node.phase != "running" then "\(.node.phase) \(.node.detail // "")"
+			elif .cluster.alive != $n then "hears \(.cluster.alive) of \($n)"
+			else ([.checks[]? | select(.level == "fail" or .level == "warn") | .message] + ["is not well yet"])[0] end' <<<"$status")"
 	done
-	say "$well of 5$unwell"
-	((well == 5))
+	say "$well of $expected$unwell"
+	((well == expected))
 }
 
 # status_of NODE prints its status as JSON, something like it while the node does not answer yet.
@@ -186,6 +193,7 @@ show_results() {
 		vc why "$id"
 		say "\$ vcpeer logs '${id}[$task]'"
 		vc logs "${id}[$task]" 2>&1 | sed 's/^/  | /'
+		jq -r --argjson n "$task" '.taskList[] | select(.index == $n) | "  exit code \(.exit), on \(.node)"' "$demo/job.json"
 	done
 	expect "tasks that ended well" "$((ligands - 1))" "$(jq '.tasks.done // 0' "$demo/job.json")"
 	expect "tasks that failed" 1 "$(jq '.tasks.failed // 0' "$demo/job.json")"
