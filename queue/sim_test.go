@@ -110,7 +110,7 @@ func (w *simWorker) truth(d time.Duration) time.Duration {
 func (s *sim) drawDrift() float64 { return 0.95 + 0.1*s.rng.Float64() }
 
 func TestSimulation(t *testing.T) {
-	seeds := 40
+	seeds := 25
 	if testing.Short() {
 		seeds = 10
 	}

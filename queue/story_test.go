@@ -227,15 +227,26 @@ func TestStories(t *testing.T) {
 }
 
 func TestUserCap(t *testing.T) {
-	s := newStory(t)
-	for i := range MaxUserJobs {
-		if i%1000 == 0 {
-			s.index++
-		}
-		s.m.submit(&Submit{Spec: specOf(strconv.Itoa(i))})
+	m := New("s1", 0)
+	submit := func(user, key string) Result {
+		spec := specOf(key)
+		spec.User = user
+		return m.submit(&Submit{Spec: spec})
 	}
-	if got := s.run("submit more, submit other user=bob; cancel 1; submit more"); got != "busy, 10001; 1+0; 10002" {
-		t.Errorf("got %q", got)
+	for i := range MaxUserJobs {
+		if r := submit("ann", strconv.Itoa(i)); r.Err != nil {
+			t.Fatalf("job %d: %v", i, r.Err)
+		}
+	}
+	if r := submit("ann", "more"); r.Err == nil || r.Err.Code != Busy {
+		t.Errorf("one more: %+v, want busy", r)
+	}
+	if r := submit("bob", "other"); r.Err != nil {
+		t.Errorf("another user: %v", r.Err)
+	}
+	m.cancel(&Cancel{Job: 1})
+	if r := submit("ann", "more"); r.Err != nil {
+		t.Errorf("after one has ended: %v", r.Err)
 	}
 }
 

@@ -65,7 +65,7 @@ func waitFor(t *testing.T, n *fakeNode, seq queue.Seq, most time.Duration) queue
 // TestKills runs an array of 200 tasks on three nodes of one site, whose daemons are killed at random, the leader's
 // among them. Every task must run through to its end exactly once, and its output come back.
 func TestKills(t *testing.T) {
-	seeds := 6
+	seeds := 4
 	if testing.Short() {
 		seeds = 2
 	}
