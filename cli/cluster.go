@@ -31,17 +31,17 @@ func newMembers(e *env) *cobra.Command {
 }
 
 func newSites(e *env) *cobra.Command {
-	return listing(e, "sites", "List the sites and the state of their queues", "", listOf((*api.Client).Sites), func(l *api.List[api.Site]) {
+	return withRename(e, listing(e, "sites", "List the sites and the state of their queues", "", listOf((*api.Client).Sites), func(l *api.List[api.Site]) {
 		t := newTable("SITE", ">ALIVE", ">NODES", "LEADER", ">VOTERS", ">SLOTS", ">FREE", ">RUNNING", ">WAITING", ">AGE", "~NOTES")
 		for _, s := range l.Items {
 			t.add(s.Name, s.Alive, s.Nodes, dash(s.Leader), s.Voters, s.Slots, s.Free, s.Running, s.Backlog, fmt.Sprintf("%.0fs", s.AgeSec), strings.Join(s.Notes, "; "))
 		}
 		e.table(t, "no sites")
-	})
+	}), "site", (*api.Client).RenameSite)
 }
 
 func newHosts(e *env) *cobra.Command {
-	return listing(e, "hosts", "List the machines: names, addresses, what they have", "", listOf((*api.Client).Hosts), func(l *api.List[api.Host]) {
+	return withRename(e, listing(e, "hosts", "List the machines: names, addresses, what they have", "", listOf((*api.Client).Hosts), func(l *api.List[api.Host]) {
 		t := newTable("HOST", "SITE", "ADDRESS", ">CPUS", ">MEMORY", "SYSTEM", "STATE")
 		for _, h := range l.Items {
 			name := h.Name
@@ -51,5 +51,5 @@ func newHosts(e *env) *cobra.Command {
 			t.add(name, h.Site, dash(h.Address), h.CPUs, size(h.MemBytes), h.OS+"/"+h.Arch, state(h.State))
 		}
 		e.table(t, "no hosts")
-	})
+	}), "host", (*api.Client).RenameHost)
 }

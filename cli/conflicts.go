@@ -15,7 +15,7 @@ func newConflicts(e *env) *cobra.Command {
 	cmd.Long = `Sites that were cut apart may have given one name or uid to two things. Every node picks the same winner by itself;
 the loser works on under another name or is disabled, and both stand here until somebody settles it.`
 	cmd.AddCommand(&cobra.Command{Use: "settle KIND VALUE WINNER", Short: "Decide a conflict for good",
-		Example: "  vcpeer conflicts settle 'host name' node1 12D3Koo…",
+		Example: "  vcpeer conflicts settle hostname node1 12D3Koo…",
 		Args:    exactly("KIND", "VALUE", "WINNER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s := api.Settle{Kind: args[0], Value: args[1], Winner: args[2]}

@@ -347,3 +347,27 @@ func TestCausalOrderOfClaims(t *testing.T) {
 		}
 	})
 }
+
+func TestSiteMadeForANewcomerIsInUseUntilItSettles(t *testing.T) {
+	w := newWorld(t, 2)
+	newcomer := w.nodes[1].id
+	var id SiteID
+	w.update(t, 0, func(tx *Tx) (err error) {
+		id, err = tx.CreateSiteFor("osaka", newcomer)
+		return err
+	})
+	w.exchange()
+	if s, ok := w.nodes[0].state.View(w.now).SiteInUse("osaka"); !ok || s.ID != id || s.Founder != newcomer {
+		t.Fatalf("before its founder came: %+v, %v", s, ok)
+	}
+	w.update(t, 1, func(tx *Tx) error { return tx.PutHost(HostFacts{Name: "n1", Site: id}) })
+	w.exchange()
+	if _, ok := w.nodes[0].state.View(w.now).SiteInUse("osaka"); !ok {
+		t.Error("a site with a node is not in use")
+	}
+	w.update(t, 1, func(tx *Tx) error { tx.MarkLeft(); return nil })
+	w.exchange()
+	if _, ok := w.nodes[0].state.View(w.now).SiteInUse("osaka"); ok {
+		t.Error("a site that everybody left is in use")
+	}
+}

@@ -21,7 +21,11 @@ type HostFacts struct {
 const maxAddrs = 64
 
 // CreateSite makes a site with this node as founder. ErrTaken: a site of that name lives; one without nodes does not count.
-func (tx *Tx) CreateSite(name string) (SiteID, error) {
+func (tx *Tx) CreateSite(name string) (SiteID, error) { return tx.CreateSiteFor(name, tx.self) }
+
+// CreateSiteFor is CreateSite with another founder: a newcomer, whose site is made by the member that lets it in, so that two
+// newcomers do not make it twice.
+func (tx *Tx) CreateSiteFor(name string, founder NodeID) (SiteID, error) {
 	var id SiteID
 	if err := CheckLabel("site name", name); err != nil {
 		return id, err
@@ -33,7 +37,7 @@ func (tx *Tx) CreateSite(name string) (SiteID, error) {
 		return SiteID{}, err
 	}
 	tx.set(kindSite, string(id[:]), fieldName, name)
-	tx.set(kindSite, string(id[:]), fieldFounder, tx.self[:])
+	tx.set(kindSite, string(id[:]), fieldFounder, founder[:])
 	return id, nil
 }
 

@@ -134,6 +134,16 @@ func (v *View) SiteNamed(name string) (Site, bool) {
 	return v.places.sites[i], true
 }
 
+// SiteInUse returns the site of a name that has nodes, or whose founder was let in and has yet to say where it is.
+func (v *View) SiteInUse(name string) (Site, bool) {
+	s, ok := v.SiteNamed(name)
+	if !ok || s.Nodes > 0 {
+		return s, ok
+	}
+	_, settled := v.Host(s.Founder)
+	return s, v.Standing(s.Founder) == Joined && !settled
+}
+
 // AccountNamed returns the account that holds a name; removed accounts hold none.
 func (v *View) AccountNamed(name string) (Account, bool) {
 	i := slices.IndexFunc(v.people.accounts, func(a Account) bool { return a.ID.String() == v.people.book.holder(ClaimAccountName, name) })

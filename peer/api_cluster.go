@@ -25,6 +25,20 @@ func (d *Daemon) registerCluster(s *server.Server) {
 	s.Handle("GET /v1/sites", d.reading(func(n *node, _ *http.Request) (any, error) {
 		return list(n, "SiteList", n.sites()), nil
 	}))
+	s.Handle("POST /v1/hosts/{name}/rename", d.changing(func(n *node, r *http.Request) (any, error) {
+		id, err := findNode(n.replica.View(), r.PathValue("name"))
+		if err != nil {
+			return nil, err
+		}
+		return nil, n.rename(r, func(tx *crdt.Tx, name string) error { return tx.RenameHost(id, name) })
+	}))
+	s.Handle("POST /v1/sites/{name}/rename", d.changing(func(n *node, r *http.Request) (any, error) {
+		s, ok := n.replica.View().SiteNamed(r.PathValue("name"))
+		if !ok {
+			return nil, server.Problem(api.CodeNotFound, "`vcpeer sites` shows the sites", "no site is called %q", r.PathValue("name"))
+		}
+		return nil, n.rename(r, func(tx *crdt.Tx, name string) error { return tx.RenameSite(s.ID, name) })
+	}))
 	s.Handle("POST /v1/evict", d.changing(evict))
 	s.Handle("POST /v1/leave", d.changing(func(n *node, r *http.Request) (any, error) {
 		if err := n.update(r, func(tx *crdt.Tx) error { tx.MarkLeft(); return nil }); err != nil {
@@ -86,6 +100,15 @@ func evict(n *node, r *http.Request) (any, error) {
 	}
 	n.events.Add("member.evicted", fmt.Sprintf("%s was evicted here", nodeName(view, id)), "node", id.String(), "reason", ask.Reason)
 	return nil, nil
+}
+
+// rename gives something the name in the request's body.
+func (n *node) rename(r *http.Request, do func(tx *crdt.Tx, name string) error) error {
+	var ask api.Rename
+	if err := server.Decode(r, &ask); err != nil {
+		return err
+	}
+	return n.update(r, func(tx *crdt.Tx) error { return do(tx, ask.Name) })
 }
 
 // findNode takes a host name in force, an ID or the unambiguous end of one.

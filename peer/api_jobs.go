@@ -150,7 +150,11 @@ func (n *node) listJobs(r *http.Request) (any, error) {
 	defer cancel()
 	out := list(n, "JobList", []api.Job{})
 	out.Heard = api.Heard{}
-	for _, s := range n.jobs.service.List(ctx, sites, user, q.Get("all") != "1", limit) {
+	open := q.Get("all") != "1"
+	if open {
+		out.Hidden = n.ended(ctx, sites, user)
+	}
+	for _, s := range n.jobs.service.List(ctx, sites, user, open, limit) {
 		out.Heard.Of++
 		if s.Err != nil {
 			out.Heard.Missing = append(out.Heard.Missing, api.Missing{Site: n.directory.SiteName(s.Site), Reason: s.Err.Error()})
@@ -162,6 +166,19 @@ func (n *node) listJobs(r *http.Request) (any, error) {
 		}
 	}
 	return out, nil
+}
+
+// ended counts the jobs that a list of open ones leaves out, as far as the sites answer.
+func (n *node) ended(ctx context.Context, sites []queue.SiteID, user string) int {
+	count := 0
+	for _, s := range n.jobs.service.List(ctx, sites, user, false, 0) {
+		for _, v := range s.Jobs {
+			if !v.Ended.IsZero() {
+				count++
+			}
+		}
+	}
+	return count
 }
 
 // userName is the account by which the caller's jobs go: the one with his number, else his name.

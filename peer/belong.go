@@ -14,7 +14,9 @@ import (
 
 	"vcpeer/crdt"
 	"vcpeer/crdt/replica"
+	"vcpeer/peer/api"
 	"vcpeer/peer/fabric"
+	"vcpeer/peer/server"
 )
 
 // standing is what the fabric lets a node do.
@@ -84,6 +86,9 @@ func (d *Daemon) settle(ctx context.Context, n *node) (crdt.SiteID, error) {
 		_, err = tx.ClaimAddress()
 		return err
 	})
+	if refused := new(api.Problem); errors.As(err, &refused) {
+		return site, refused
+	}
 	if err != nil {
 		return site, fmt.Errorf("write this host's record: %w", err)
 	}
@@ -93,14 +98,13 @@ func (d *Daemon) settle(ctx context.Context, n *node) (crdt.SiteID, error) {
 func (d *Daemon) chooseSite(tx *crdt.Tx, self crdt.NodeID) (crdt.SiteID, error) {
 	view := tx.View()
 	if h, ok := view.Host(self); ok && !h.Site.IsZero() {
-		if s, known := view.Site(h.Site); known && (d.cfg.Site == "" || s.Name == d.cfg.Site || s.Asked == d.cfg.Site) {
-			return h.Site, nil
+		if s, known := view.Site(h.Site); known && d.cfg.Site != "" && s.Name != d.cfg.Site && s.Asked != d.cfg.Site {
+			return h.Site, server.Problem(api.CodeRefused, "start it without --site, or rename the site: vcpeer site rename "+s.Name+" "+d.cfg.Site,
+				"this node is in site %s; a node does not change its site", s.Name)
 		}
-		if d.cfg.Site == "" {
-			return h.Site, nil
-		}
+		return h.Site, nil
 	}
-	if s, ok := view.SiteNamed(d.siteName()); ok {
+	if s, ok := view.SiteInUse(d.siteName()); ok || s.Founder == self && !s.ID.IsZero() {
 		return s.ID, nil
 	}
 	return tx.CreateSite(d.siteName())

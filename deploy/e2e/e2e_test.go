@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 // cluster returns a running cluster with the given node names, "name@site" each; the first founds it.
 func cluster(t *testing.T, names ...string) (context.Context, *harness.Cluster) {
 	t.Helper()
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	dir, err := os.MkdirTemp("", "vcn") // short: a unix socket's path has 107 bytes

@@ -95,7 +95,7 @@ func TestCancelAndDependencies(t *testing.T) {
 		job, err := n.Client().Job(ctx, long.ID)
 		return err == nil && job.State == api.StateRunning
 	})
-	if why, err := n.Client().Why(ctx, after.ID); err != nil || !strings.Contains(fmt.Sprint(why), long.ID) {
+	if why, err := n.Client().Why(ctx, after.ID); err != nil || !strings.Contains(fmt.Sprint(why), fmt.Sprint("job ", long.Seq)) {
 		t.Errorf("why %s: %+v, %v; want it to name %s", after.ID, why, err, long.ID)
 	}
 	if _, err := n.Client().Cancel(ctx, long.ID, nil); err != nil {

@@ -51,8 +51,8 @@ func TestTokensAreRefusedByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	expired := token(t, ctx, founder, api.TokenAsk{TTL: time.Millisecond})
-	_, other := cluster(t, "z-1@z")
-	foreign := token(t, ctx, other.Nodes[0], api.TokenAsk{TTL: time.Hour})
+	other := another(t, ctx)
+	foreign := token(t, ctx, other, api.TokenAsk{TTL: time.Hour})
 	for _, tt := range []struct{ what, token, want string }{
 		{"used", used.Token, "used"},
 		{"revoked", revoked.Token, "revoked"},
@@ -79,6 +79,18 @@ func TestTokensAreRefusedByName(t *testing.T) {
 			t.Errorf("reusable token: %v", err)
 		}
 	}
+}
+
+// another founds a cluster of one node beside that of the test.
+func another(t *testing.T, ctx context.Context) *harness.Node {
+	t.Helper()
+	c := harness.New(t.TempDir(), binary)
+	t.Cleanup(c.Kill)
+	n := add(t, c, "z-1@z")
+	if err := c.Found(ctx, n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func startJoined(t *testing.T, ctx context.Context, c *harness.Cluster, name, token string) error {

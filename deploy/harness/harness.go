@@ -109,7 +109,7 @@ func (n *Node) start(env []string, more ...string) error {
 	if n.Alive() {
 		return fmt.Errorf("harness: %s runs already", n.Name)
 	}
-	args := []string{"start", "--dir", n.Dir, "--name", n.Name, "--site", n.Site, "--listen", n.Listen, "--jobs-as", "self", "--log-level", "debug"}
+	args := []string{"start", "--dir", n.Dir, "--name", n.Name, "--site", n.Site, "--listen", n.Listen, "--jobs-as", "self", "--log-level", "info"}
 	cmd := exec.Command(n.binary, append(append(args, n.Args...), more...)...)
 	cmd.Env = append(append(os.Environ(), "NO_COLOR=1"), env...)
 	cmd.Stdout, cmd.Stderr = n.log, n.log

@@ -51,8 +51,9 @@ func decide(v *crdt.View, self, newcomer crdt.NodeID, id crdt.TokenID, now time.
 	return route{}
 }
 
-// redeem writes the admission, having decided again on what the records say at that moment.
-func redeem(ctx context.Context, records Records, newcomer crdt.NodeID, id crdt.TokenID, now time.Time) error {
+// redeem writes the admission, having decided again on what the records say at that moment, and the site that the newcomer
+// is to be in, unless there is one of that name.
+func redeem(ctx context.Context, records Records, newcomer crdt.NodeID, id crdt.TokenID, facts Facts, now time.Time) error {
 	return records.Update(ctx, func(tx *crdt.Tx) error {
 		to := decide(tx.View(), tx.Self(), newcomer, id, now)
 		switch {
@@ -66,6 +67,29 @@ func redeem(ctx context.Context, records Records, newcomer crdt.NodeID, id crdt.
 		if err := tx.UseToken(id, newcomer); err != nil {
 			return err
 		}
-		return tx.AdmitMember(newcomer, id)
+		if err := tx.AdmitMember(newcomer, id); err != nil {
+			return err
+		}
+		return makeSite(tx, newcomer, id, facts)
 	})
+}
+
+// makeSite makes the site that a newcomer names, by the facts, else the token, else its own name. A name that no site can
+// have is left to the newcomer to stumble over.
+func makeSite(tx *crdt.Tx, newcomer crdt.NodeID, id crdt.TokenID, facts Facts) error {
+	name := facts.Site
+	if t, ok := tx.View().Token(id); ok && name == "" {
+		name = t.Site
+	}
+	if name == "" {
+		name = facts.Name
+	}
+	if crdt.CheckLabel("site", name) != nil {
+		return nil
+	}
+	if _, ok := tx.View().SiteInUse(name); ok {
+		return nil
+	}
+	_, err := tx.CreateSiteFor(name, newcomer)
+	return err
 }

@@ -170,7 +170,7 @@ func (s *Server) judge(a *attempt, cluster Cluster) (route, error) {
 
 // redeem writes the admission here and returns the newcomer's proof.
 func (s *Server) redeem(ctx context.Context, a *attempt) (crdt.Proof, error) {
-	if err := redeem(ctx, s.cfg.Records, a.newcomer, a.token, s.cfg.Now()); err != nil {
+	if err := redeem(ctx, s.cfg.Records, a.newcomer, a.token, a.facts, s.cfg.Now()); err != nil {
 		return crdt.Proof{}, err
 	}
 	return s.cfg.Records.AdmissionProof(a.newcomer)

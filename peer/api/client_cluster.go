@@ -125,6 +125,21 @@ func (c *Client) Settle(ctx context.Context, s Settle) error {
 	return c.call(ctx, http.MethodPost, "/v1/conflicts/settle", nil, s, nil)
 }
 
+// Rename is the new name of a host or a site.
+type Rename struct {
+	Name string `json:"name"`
+}
+
+// RenameHost gives a host another name.
+func (c *Client) RenameHost(ctx context.Context, host, name string) error {
+	return c.call(ctx, http.MethodPost, "/v1/hosts/"+url.PathEscape(host)+"/rename", nil, Rename{name}, nil)
+}
+
+// RenameSite gives a site another name.
+func (c *Client) RenameSite(ctx context.Context, site, name string) error {
+	return c.call(ctx, http.MethodPost, "/v1/sites/"+url.PathEscape(site)+"/rename", nil, Rename{name}, nil)
+}
+
 // Events yields what happened since a time (zero: what the node still remembers) and, with follow, what happens.
 func (c *Client) Events(ctx context.Context, follow bool, since time.Time) iter.Seq2[Event, error] {
 	q := url.Values{}
