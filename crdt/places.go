@@ -42,6 +42,7 @@ type places struct {
 	sites     []Site
 	hosts     []Host
 	hostByID  map[NodeID]int
+	evicted   map[NodeID]string // what the hosts of evicted nodes asked to be called
 	book      book
 	conflicts []Conflict
 }
@@ -54,15 +55,19 @@ const (
 
 func (s *State) buildPlaces(v *View, r *reader) *places {
 	n := len(s.objects.kinds[kindHost])
-	p := &places{book: make(book, 2*n), hostByID: make(map[NodeID]int, n)}
+	p := &places{book: make(book, 2*n), hostByID: make(map[NodeID]int, n), evicted: map[NodeID]string{}}
 	nodes := map[SiteID]int{}
 	records := make([]*hostRecord, 0, n)
 	for id := range s.objects.kinds[kindHost] {
-		if h, standing := s.host(id, v, r, p.book); h != nil {
+		h, standing := s.host(id, v, r, p.book)
+		switch {
+		case h != nil:
 			records = append(records, h)
 			if standing == Joined {
 				nodes[h.host.Site]++
 			}
+		case standing == Evicted:
+			p.evicted[NodeID([]byte(id))] = r.host(id).host.Asked
 		}
 	}
 	var sites []Site

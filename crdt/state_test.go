@@ -148,6 +148,17 @@ func TestEvictionVoidsWhatItsAuthorHadNotSeen(t *testing.T) {
 }
 
 // TestLateEvictionByTheEvicted: an evicted node cannot turn its eviction round with an older stamp, where that is known.
+func TestEvictedNodeKeepsItsNameForTheEye(t *testing.T) {
+	w := newWorld(t, 2)
+	w.update(t, 1, func(tx *Tx) error { return tx.PutHost(HostFacts{Name: "n1"}) })
+	w.exchange()
+	w.update(t, 0, func(tx *Tx) error { return tx.Evict(w.nodes[1].id, "stolen") })
+	v := w.nodes[0].state.View(w.now)
+	if _, listed := v.Host(w.nodes[1].id); listed || v.NameOf(w.nodes[1].id) != "n1" {
+		t.Errorf("evicted host listed %v, name %q", listed, v.NameOf(w.nodes[1].id))
+	}
+}
+
 func TestLateEvictionByTheEvicted(t *testing.T) {
 	w := newWorld(t, 3)
 	evil := w.nodes[2]

@@ -107,6 +107,15 @@ func (v *View) Host(n NodeID) (Host, bool) {
 	return v.places.hosts[i], true
 }
 
+// NameOf returns what people call a node: its host's name in force, or for an evicted node the one it had asked for; empty
+// if it never said one. Only names of members that are not evicted are unique.
+func (v *View) NameOf(n NodeID) string {
+	if h, ok := v.Host(n); ok {
+		return h.Name
+	}
+	return v.places.evicted[n]
+}
+
 // HostNamed returns the host that holds a name in force.
 func (v *View) HostNamed(name string) (Host, bool) {
 	i := slices.IndexFunc(v.places.hosts, func(h Host) bool { return h.Name == name })

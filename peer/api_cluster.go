@@ -130,8 +130,8 @@ func findNode(view *crdt.View, name string) (crdt.NodeID, error) {
 
 // nodeName is how people know a node: its host's name in force, else the end of its ID.
 func nodeName(view *crdt.View, id crdt.NodeID) string {
-	if h, ok := view.Host(id); ok && h.Name != "" {
-		return h.Name
+	if name := view.NameOf(id); name != "" {
+		return name
 	}
 	return id.Short()
 }

@@ -68,12 +68,17 @@ func hostEntries(view *crdt.View) []hosts.Entry {
 	return out
 }
 
+// osAccounts are the accounts in force, and the removed ones as disabled, so that their files still show whose they were.
+// One that lost its name or number to another is left out: on this machine both mean the other.
 func osAccounts(view *crdt.View) []userdb.Account {
 	var out []userdb.Account
 	for _, a := range view.Accounts() {
-		if !a.Disabled {
-			out = append(out, userdb.Account{Name: a.Name, UID: a.UID, GID: a.UID, FullName: a.FullName, Home: a.Home, Shell: a.Shell})
+		if a.Disabled && !a.Removed {
+			continue
 		}
+		out = append(out, userdb.Account{
+			Name: a.Name, UID: a.UID, GID: a.UID, FullName: a.FullName, Home: a.Home, Shell: a.Shell, Disabled: a.Removed,
+		})
 	}
 	return out
 }

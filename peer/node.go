@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -71,6 +72,7 @@ func (d *Daemon) startNode(ctx context.Context, records *replica.Replica, net *f
 	n.tasks.Go(func() { n.directory.run(runCtx) })
 	n.tasks.Go(func() { n.followRecords(runCtx) })
 	n.tasks.Go(func() { n.followMembers(runCtx) })
+	n.tasks.Go(func() { n.watchStanding(runCtx) })
 	return n, nil
 }
 
@@ -157,6 +159,51 @@ func (n *node) applyEvictions(out map[crdt.NodeID]bool) {
 		n.fabric.Disconnect(m.ID)
 		n.events.Add("member.out", fmt.Sprintf("%s is out of the cluster", nodeName(view, m.ID)), "node", m.ID.String(), "by", m.EvictedBy.String(), "reason", m.Reason)
 	}
+}
+
+// standingEvery is how often a node that hears nobody asks whether it is still wanted.
+const standingEvery = 5 * time.Second
+
+// watchStanding finds out that this node was evicted: nobody sends the records that say so to a node that is out. It asks
+// only while it hears no other member, and believes it when most of those it knows refuse its key.
+func (n *node) watchStanding(ctx context.Context) {
+	tick := time.NewTicker(standingEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		others := slices.DeleteFunc(n.expected(), func(id crdt.NodeID) bool { return id == n.self })
+		if len(others) == 0 || len(n.members.Alive()) > 0 {
+			continue
+		}
+		if refused := n.refusedBy(ctx, others); 2*refused > len(others) {
+			n.events.Add("member.evicted", fmt.Sprintf("%d of %d members refuse this node: it was evicted", refused, len(others)))
+			n.stop(evicted)
+			return
+		}
+	}
+}
+
+// refusedBy counts the members that refuse this node's key.
+func (n *node) refusedBy(ctx context.Context, others []crdt.NodeID) int {
+	ctx, cancel := context.WithTimeout(ctx, standingEvery)
+	defer cancel()
+	refused := 0
+	for _, id := range others {
+		c, err := n.fabric.Open(ctx, id, spread.Protocol)
+		if err == nil {
+			_ = c.SetReadDeadline(time.Now().Add(time.Second)) // a refusal may come only with the first read
+			_, err = c.Read(make([]byte, 1))
+			c.Close()
+		}
+		if errors.Is(err, fabric.ErrShutOut) {
+			refused++
+		}
+	}
+	return refused
 }
 
 // keepAddress claims another overlay address when ours was lost to an earlier claim.
