@@ -55,20 +55,21 @@ type Snapshot struct {
 	refused                    []Refused
 }
 
-// NewSnapshot takes what is safe to give to a machine with these local users. Of two with one name or number the first in
-// order of number, then name, is taken. It keeps nothing of the arguments.
+// NewSnapshot takes what is safe to give to a machine with these local users. Of two with one name or number an account in
+// force is taken before a disabled one, else the first in order of number, then name. It keeps nothing of the arguments.
 func NewSnapshot(accounts []Account, groups []Group, local Local) *Snapshot {
 	s := &Snapshot{
 		accountByName: map[string]int{}, groupByName: map[string]int{},
 		accountByUID: map[uint32]int{}, groupByGID: map[uint32]int{},
 		groupsOf: map[string][]string{},
 	}
-	byUID := func(a, b Account) int {
-		return cmp.Or(cmp.Compare(a.UID, b.UID), strings.Compare(a.Name, b.Name), strings.Compare(a.FullName, b.FullName))
+	byClaim := func(a, b Account) int {
+		return cmp.Or(compareDisabled(a, b), cmp.Compare(a.UID, b.UID), strings.Compare(a.Name, b.Name), strings.Compare(a.FullName, b.FullName))
 	}
-	for _, a := range slices.SortedStableFunc(slices.Values(accounts), byUID) {
+	for _, a := range slices.SortedStableFunc(slices.Values(accounts), byClaim) {
 		s.addAccount(a, local)
 	}
+	s.sortAccounts()
 	byGID := func(a, b Group) int { return cmp.Or(cmp.Compare(a.GID, b.GID), strings.Compare(a.Name, b.Name)) }
 	for _, g := range slices.SortedStableFunc(slices.Values(groups), byGID) {
 		s.addGroup(g, local)
@@ -147,6 +148,25 @@ func (s *Snapshot) putGroup(g Group) {
 	s.groupByName[g.Name] = len(s.groups)
 	s.groupByGID[g.GID] = len(s.groups)
 	s.groups = append(s.groups, g)
+}
+
+// compareDisabled puts accounts in force first: the name of a removed account may have been given to another since.
+func compareDisabled(a, b Account) int {
+	switch {
+	case a.Disabled == b.Disabled:
+		return 0
+	case a.Disabled:
+		return 1
+	}
+	return -1
+}
+
+// sortAccounts brings the disabled ones into their places.
+func (s *Snapshot) sortAccounts() {
+	slices.SortFunc(s.accounts, func(a, b Account) int { return cmp.Compare(a.UID, b.UID) })
+	for i, a := range s.accounts {
+		s.accountByName[a.Name], s.accountByUID[a.UID] = i, i
+	}
 }
 
 // sortGroups brings the made-up groups into their places and notes who is in which group.

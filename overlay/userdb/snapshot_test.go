@@ -31,6 +31,7 @@ func story(s *Snapshot) string {
 
 func TestSnapshot(t *testing.T) {
 	user := func(name string, uid, gid uint32) Account { return Account{Name: name, UID: uid, GID: gid} }
+	gone := func(name string, uid uint32) Account { return Account{Name: name, UID: uid, GID: uid, Disabled: true} }
 	for _, tt := range []struct {
 		name     string
 		accounts []Account
@@ -54,6 +55,8 @@ func TestSnapshot(t *testing.T) {
 		{"commented user is free", []Account{user("old", 1005, 1005)}, nil, "old/1005:1005 | old/1005[]", 0},
 		{"doubles", []Account{user("b", 200001, 200001), user("a", 200001, 200001), user("b", 200002, 200002)}, []Group{{"g", 200100, nil}, {"g", 200101, nil}, {"h", 200100, nil}},
 			"a/200001:200001 b/200002:200002 | a/200001[] b/200002[] g/200100[]", 3},
+		{"name of a removed account given away", []Account{gone("al", 200001), user("al", 200003, 200003), gone("zoe", 200002), gone("bo", 200003)}, nil,
+			"zoe/200002:200002 al/200003:200003 | zoe/200002[] al/200003[]", 2},
 		{"names that are none", []Account{user("", 200001, 200001), user("Al", 200001, 200001), user("a:b", 200001, 200001), user("a\nb", 200001, 200001), user("9a", 200001, 200001), user("-a", 200001, 200001), user(strings.Repeat("a", 32), 200001, 200001)}, nil, " | ", 7},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
