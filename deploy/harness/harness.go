@@ -33,6 +33,7 @@ type Node struct {
 	Args                    []string // further arguments of `vcpeer start`
 
 	binary string
+	space  *Namespace // nil: it runs on the machine as it is
 	cmd    *exec.Cmd
 	exited chan struct{}
 	log    *tail
@@ -109,8 +110,8 @@ func (n *Node) start(env []string, more ...string) error {
 	if n.Alive() {
 		return fmt.Errorf("harness: %s runs already", n.Name)
 	}
-	args := []string{"start", "--dir", n.Dir, "--name", n.Name, "--site", n.Site, "--listen", n.Listen, "--jobs-as", "self", "--log-level", "info"}
-	cmd := exec.Command(n.binary, append(append(args, n.Args...), more...)...)
+	args := []string{"--name", n.Name, "--site", n.Site, "--listen", n.Listen, "--log-level", "info"}
+	cmd := n.command(append(append(args, n.Args...), more...))
 	cmd.Env = append(append(os.Environ(), "NO_COLOR=1"), env...)
 	cmd.Stdout, cmd.Stderr = n.log, n.log
 	cmd.WaitDelay = time.Second // shims may hold the pipe open after the daemon has gone
@@ -124,6 +125,14 @@ func (n *Node) start(env []string, more ...string) error {
 	}()
 	n.cmd, n.exited = cmd, exited
 	return nil
+}
+
+// command is `vcpeer start` where the node lives.
+func (n *Node) command(args []string) *exec.Cmd {
+	if n.space != nil {
+		return n.space.start(append([]string{"start"}, args...))
+	}
+	return exec.Command(n.binary, append([]string{"start", "--dir", n.Dir, "--jobs-as", "self"}, args...)...)
 }
 
 // Alive reports whether the daemon runs.
@@ -143,7 +152,12 @@ func (n *Node) Alive() bool {
 func (n *Node) PID() int { return n.cmd.Process.Pid }
 
 // Socket is where the node's API answers.
-func (n *Node) Socket() string { return filepath.Join(n.Dir, "run", "vcpeer.sock") }
+func (n *Node) Socket() string {
+	if n.space != nil {
+		return filepath.Join(n.Dir, "run", "vcpeer", "vcpeer.sock")
+	}
+	return filepath.Join(n.Dir, "run", "vcpeer.sock")
+}
 
 // Client talks to the node.
 func (n *Node) Client() *api.Client { return api.NewClient(n.Socket()) }

@@ -3,7 +3,7 @@
 # stays untested and goes on: the tests that need them skip with the reason.
 set -euo pipefail
 
-wanted=(libnss-systemd iproute2)
+wanted=(libnss-systemd libnss-extrausers iproute2)
 missing=()
 for package in "${wanted[@]}"; do
 	dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
