@@ -55,7 +55,7 @@ func (d *Daemon) startJobs(ctx context.Context, n *node) (_ *jobs, err error) {
 	}
 	exchanged := exchangedBlobs{j.blobs, j.exchange}
 	j.service, err = site.New(site.Config{
-		Self: n.self, Site: siteIDOf(n.site), Fabric: n.fabric, Group: j.group, Book: j.book, Executor: j.executor,
+		Self: n.self, Site: siteIDOf(n.site), Host: n.place().Node, Fabric: n.fabric, Group: j.group, Book: j.book, Executor: j.executor,
 		Blobs: exchanged, Directory: n.directory,
 		Deliver: site.Files{Blobs: exchanged, Account: d.accountOf(n)}, Account: d.accountOf(n),
 		Slots: j.slots, MemBytes: j.memBytes, Log: n.log,

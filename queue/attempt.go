@@ -37,7 +37,7 @@ func (m *Machine) grant(epoch Epoch, c *Grant, before []Result) Result {
 	j.Pending.Remove(k)
 	t.Epoch, t.Node, t.Site, t.Live, t.Granted = epoch, c.Node, c.Site, true, m.now
 	t.Attempts++
-	j.live++
+	j.live.Add(k)
 	if j.Started == 0 {
 		j.Started = max(m.now, 1)
 	}
@@ -59,9 +59,9 @@ func (m *Machine) attempt(r Ref) (*job, uint32, *task, *Error) {
 }
 
 // retire ends the live attempt t; the caller says what becomes of the task and settles.
-func (j *job) retire(t *task) {
+func (j *job) retire(k uint32, t *task) {
 	t.Live = false
-	j.live--
+	j.live.Remove(k)
 }
 
 func (m *Machine) complete(c *Complete) Result {
@@ -72,7 +72,7 @@ func (m *Machine) complete(c *Complete) Result {
 		}
 		return failed(err)
 	}
-	j.retire(t)
+	j.retire(k, t)
 	t.Ended = true
 	t.Exit, t.Reason = c.Exit, clip(c.Reason)
 	t.Start, t.End, t.CPU, t.MaxRSS = c.Started, c.Ended, c.CPU, c.MaxRSS
@@ -128,7 +128,7 @@ func (m *Machine) release(c *Release) Result {
 
 // again puts a task back in line after an attempt that came to nothing, or ends it.
 func (m *Machine) again(j *job, k uint32, t *task, spent bool, reason string) {
-	j.retire(t)
+	j.retire(k, t)
 	t.Reason = reason
 	switch {
 	case t.Doomed:

@@ -49,7 +49,7 @@ func check(t fataler, m *Machine) {
 }
 
 func describe(j *job) string {
-	return fmt.Sprintf("pending %v done %v failed %v cancelled %v live %d", j.Pending, j.Done, j.Failed, j.Cancelled, j.live)
+	return fmt.Sprintf("pending %v done %v failed %v cancelled %v live %d", j.Pending, j.Done, j.Failed, j.Cancelled, j.live.Len())
 }
 
 // derived prints all derived state of m.

@@ -139,7 +139,7 @@ func (m *Machine) whyHeld(j *job) []Reason {
 	var all []Reason
 	for _, s := range j.Waits {
 		d := m.jobs[s]
-		left := d.Pending.Len() + d.live
+		left := d.Pending.Len() + d.live.Len()
 		all = append(all, Reason{Count: j.Pending.Len(), Text: fmt.Sprintf("held by job %d (%s), which has %s left", s, d.Spec.Name, plural(left, "task")),
 			Hint: fmt.Sprintf("vcpeer why %d", s)})
 	}
@@ -151,7 +151,7 @@ func (m *Machine) whyPending(j *job, v View) []Reason {
 	if n == 0 {
 		return nil
 	}
-	if j.Spec.MaxTasks > 0 && j.live >= j.Spec.MaxTasks {
+	if j.Spec.MaxTasks > 0 && j.live.Len() >= j.Spec.MaxTasks {
 		return []Reason{{Count: n, Text: fmt.Sprintf("%s waiting for others of this job: at most %d at once", noun(n, "task"), j.Spec.MaxTasks)}}
 	}
 	if ahead := m.ahead(j); ahead > 0 {

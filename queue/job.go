@@ -20,7 +20,7 @@ type job struct {
 	Why       string           `cbor:"11,keyasint,omitempty"` // why it failed or was cancelled as a whole
 	Tasks     map[uint32]*task `cbor:"12,keyasint,omitempty"` // tasks that were started at least once
 
-	live    int    // tasks with a live attempt
+	live    Set    // tasks with a live attempt
 	owed    int    // ended tasks with a record whose results are not back
 	class   *class // where it stands in line; nil: nothing to grant now
 	counted int    // what it adds to class.tasks
@@ -40,7 +40,7 @@ type task struct {
 	Returned bool        `cbor:"10,keyasint,omitempty"` // results are in the submit directory, or never will be
 	Granted  int64       `cbor:"11,keyasint,omitempty"`
 	Exit     int         `cbor:"12,keyasint,omitempty"`
-	Reason   string      `cbor:"13,keyasint,omitempty"`
+	Reason   string      `cbor:"13,keyasint,omitempty"` // empty if Exit says all; else how it ended, in full
 	Start    int64       `cbor:"14,keyasint,omitempty"`
 	End      int64       `cbor:"15,keyasint,omitempty"`
 	CPU      int64       `cbor:"16,keyasint,omitempty"`
@@ -63,7 +63,7 @@ func (j *job) total() int { return j.Spec.Tasks().Len() }
 // endedWell reports whether every task is done; meaningful once j has ended.
 func (j *job) endedWell() bool { return j.Done.Len() == j.total() }
 
-func (j *job) finished() bool { return j.Pending.Len() == 0 && j.live == 0 }
+func (j *job) finished() bool { return j.Pending.Len() == 0 && j.live.Len() == 0 }
 
 // grantable returns how many tasks could be granted now.
 func (j *job) grantable() int {
@@ -72,7 +72,7 @@ func (j *job) grantable() int {
 	}
 	n := j.Pending.Len()
 	if j.Spec.MaxTasks > 0 {
-		n = min(n, j.Spec.MaxTasks-j.live)
+		n = min(n, j.Spec.MaxTasks-j.live.Len())
 	}
 	return max(n, 0)
 }
@@ -84,10 +84,10 @@ func (t *task) results() bool {
 
 // derive computes the fields of j that follow from its own.
 func (j *job) derive() {
-	j.live, j.owed = 0, 0
-	for _, t := range j.Tasks {
+	j.live, j.owed = Set{}, 0
+	for k, t := range j.Tasks {
 		if t.Live {
-			j.live++
+			j.live.Add(k)
 		}
 		if t.Ended && !t.Returned {
 			j.owed++

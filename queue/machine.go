@@ -194,7 +194,7 @@ func (m *Machine) settle(j *job) {
 			todo = append(todo, m.freeWaiters(j)...)
 		}
 		m.standInLine(j)
-		if j.live > 0 {
+		if j.live.Len() > 0 {
 			m.live[j.Seq] = struct{}{}
 		} else {
 			delete(m.live, j.Seq)
@@ -307,7 +307,7 @@ func (m *Machine) derive() {
 		m.queued[j.Spec.User]++
 		m.open++
 		m.standInLine(j)
-		if j.live > 0 {
+		if j.live.Len() > 0 {
 			m.live[s] = struct{}{}
 		}
 	}

@@ -28,12 +28,23 @@ func (m *Machine) returned(c *Returned) Result {
 		t.Returned = true
 		j.owed--
 		r.Known = false
-		if c.Problem != "" && t.Reason == "" {
-			t.Reason = clip(c.Problem)
+		if c.Problem != "" {
+			t.Reason = clip(t.ending() + c.Problem)
 		}
 	}
 	m.noteOwed(j)
 	return r
+}
+
+// ending is how the task ended, to stand before what else is to be said; empty if it ended well.
+func (t *task) ending() string {
+	switch {
+	case t.Reason != "":
+		return t.Reason + "; "
+	case t.Exit != 0:
+		return fmt.Sprintf("exit code %d; ", t.Exit)
+	}
+	return ""
 }
 
 // Excess returns the command that brings the ended jobs back within the defaults at a time (Unix nanoseconds), and

@@ -186,6 +186,29 @@ func (s *story) states() string {
 	return strings.Join(out, "; ")
 }
 
+// TestReasonOfUndelivered wants how a task ended to come before why its results are not back.
+func TestReasonOfUndelivered(t *testing.T) {
+	for _, tt := range []struct {
+		exit         int
+		reason, want string
+	}{
+		{0, "", "no directory"},
+		{3, "", "exit code 3; no directory"},
+		{137, "killed by SIGKILL", "killed by SIGKILL; no directory"},
+	} {
+		s := newStory(t)
+		s.run("submit a; grant 1 n1")
+		v, _ := s.m.Task(1, 0, nil)
+		s.apply(Entry{At: s.now, Commands: []Command{
+			{Complete: &Complete{Ref: Ref{Job: 1, Epoch: v.Epoch}, Exit: tt.exit, Reason: tt.reason, Stdout: &File{Hash: "x", Size: 1}}},
+			{Returned: &Returned{Job: 1, Tasks: []int{0}, Problem: "no directory"}},
+		}})
+		if v, _ := s.m.Task(1, 0, nil); v.Reason != tt.want {
+			t.Errorf("exit %d, reason %q: %q, want %q", tt.exit, tt.reason, v.Reason, tt.want)
+		}
+	}
+}
+
 func TestStories(t *testing.T) {
 	for _, tt := range []struct{ name, commands, results, states string }{
 		{"one task", "submit a; grant 1 n1; complete 1", "1; 1@2; 1@2", "1 done d1"},

@@ -79,6 +79,15 @@ func (m *Machine) Job(s Seq, alive Alive) (JobView, bool) {
 	return j.view(alive), true
 }
 
+// Spec returns what a job asks for, in its normal form. It shares memory with m: it must not be changed. nil: no such job.
+func (m *Machine) Spec(s Seq) *Spec {
+	j := m.jobs[s]
+	if j == nil {
+		return nil
+	}
+	return &j.Spec
+}
+
 // Jobs returns the jobs of a user (all users if empty) in order, at most limit (0: all) of the newest.
 func (m *Machine) Jobs(user string, open bool, limit int, alive Alive) []JobView {
 	var all []JobView
@@ -108,16 +117,21 @@ func (j *job) view(alive Alive) JobView {
 		v.Counts.Pending = j.Pending.Len()
 	}
 	nodes := map[crdt.NodeID]bool{}
-	for _, t := range j.Tasks {
-		if len(nodes) < 4*viewNodes { // enough to choose from, whatever the size of the job
-			nodes[t.Node] = true
-		}
-		switch {
-		case t.Live && alive.ask(t.Node):
+	for k := range j.live.All() {
+		n := j.Tasks[k].Node
+		nodes[n] = true
+		if alive.ask(n) {
 			v.Counts.Running++
-		case t.Live:
+		} else {
 			v.Counts.Unknown++
 		}
+	}
+	looked := 0
+	for _, t := range j.Tasks { // enough to choose from, whatever the size of the job
+		if looked++; looked > 4096 || len(nodes) >= 4*viewNodes {
+			break
+		}
+		nodes[t.Node] = true
 	}
 	for n := range nodes {
 		v.Nodes = append(v.Nodes, n)

@@ -68,12 +68,23 @@ func join(a, b string) string {
 	return a + "; " + b
 }
 
+// reason adds what is to be said of the outputs to how the job ended, which comes first: missing outputs most often
+// follow from it.
+func reason(exit int, ended, outputs string) string {
+	if outputs != "" && ended == "" && exit > 0 {
+		ended = fmt.Sprintf("exit code %d", exit)
+	}
+	return join(ended, outputs)
+}
+
 // gather stores standard output, standard error and the outputs of an attempt, and fills r.
 func (e *Executor) gather(ctx context.Context, a *attempt, r *Result) error {
 	var g errgroup.Group
 	g.SetLimit(storing)
-	g.Go(func() (err error) { r.Stdout, err = e.storeStream(ctx, a, fileStdout); return err })
-	if !a.rec.Spec.Join {
+	if !a.rec.Spec.NoStdout {
+		g.Go(func() (err error) { r.Stdout, err = e.storeStream(ctx, a, fileStdout); return err })
+	}
+	if !a.rec.Spec.Join && !a.rec.Spec.NoStderr {
 		g.Go(func() (err error) { r.Stderr, err = e.storeStream(ctx, a, fileStderr); return err })
 	}
 	var warn string
@@ -88,9 +99,7 @@ func (e *Executor) gather(ctx context.Context, a *attempt, r *Result) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if warn != "" {
-		r.Reason = join(r.Reason, warn)
-	}
+	r.Reason = reason(r.Exit, r.Reason, warn)
 	return nil
 }
 

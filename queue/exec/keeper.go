@@ -123,31 +123,42 @@ func (s *shim) start(o *order) (int, error) {
 // openStdio returns the standard input, output and error of the job. The files belong to its user, so that it can open
 // /dev/stderr; they are its only open files.
 func openStdio(o *order) ([]*os.File, error) {
-	null, err := os.Open(os.DevNull)
+	files := make([]*os.File, 0, 3)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	files := []*os.File{null}
-	names := []string{fileStdout, fileStderr}
-	if o.Join {
-		names = names[:1]
-	}
-	for _, name := range names {
-		f, err := os.OpenFile(filepath.Join(o.Dir, name), os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
-		if err != nil {
-			return files, err
-		}
-		files = append(files, f)
-		if c := o.Cred; c != nil {
-			if err := f.Chown(int(c.UID), int(c.GID)); err != nil {
+	files = append(files, null)
+	for _, stream := range []struct {
+		name      string
+		discarded bool
+	}{{fileStdout, o.NoStdout}, {fileStderr, o.NoStderr}} {
+		f := null
+		switch {
+		case stream.name == fileStderr && o.Join:
+			f = files[1]
+		case !stream.discarded:
+			if f, err = createStream(o, stream.name); err != nil {
 				return files, err
 			}
 		}
-	}
-	if o.Join {
-		files = append(files, files[1])
+		files = append(files, f)
 	}
 	return files, nil
+}
+
+func createStream(o *order, name string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(o.Dir, name), os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if c := o.Cred; c != nil {
+		if err := f.Chown(int(c.UID), int(c.GID)); err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
+	return f, nil
 }
 
 // lookPath finds the command along the job's own PATH. A name with a slash is taken as it is, from the working directory.

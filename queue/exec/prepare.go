@@ -42,7 +42,7 @@ func (e *Executor) prepare(ctx context.Context, a *attempt) (*order, error) {
 			return nil, err
 		}
 	}
-	o := &order{Dir: a.dir, Argv: argv, Env: environ(a), Join: spec.Join, TimeLimit: spec.TimeLimit, Grace: e.cfg.Grace,
+	o := &order{Dir: a.dir, Argv: argv, Env: environ(a), Join: spec.Join, NoStdout: spec.NoStdout, NoStderr: spec.NoStderr, TimeLimit: spec.TimeLimit, Grace: e.cfg.Grace,
 		MemBytes: spec.MemBytes, MaxProcs: max(0, e.cfg.MaxProcs), OutBytes: e.cfg.OutputBytes}
 	if acc := spec.Account; acc != nil && os.Geteuid() == 0 {
 		o.Cred = &credential{UID: acc.UID, GID: acc.GID, Groups: acc.Groups}
@@ -172,12 +172,12 @@ func (e *Executor) placeScript(ctx context.Context, a *attempt) ([]string, error
 	return append([]string{shell, file}, spec.Argv...), nil
 }
 
-// environ is the job's whole environment: what the Spec gives; HOME, USER, LOGNAME, SHELL, PATH and TMPDIR where it does
+// environ is the job's whole environment: what the Spec gives; HOME, USER, LOGNAME, SHELL, PATH, TMPDIR and TMP where it does
 // not; and VCPEER_JOB_KEY (the attempt's key), VCPEER_DIR (its directory), VCPEER_SLOTS and VCPEER_ATTEMPT (the mark by
 // which its processes are found), always. Of a name given twice the last counts.
 func environ(a *attempt) []string {
 	spec := &a.rec.Spec
-	work := filepath.Join(a.dir, dirWork)
+	work, tmp := filepath.Join(a.dir, dirWork), filepath.Join(a.dir, dirTmp)
 	home, user, shell := work, "", "/bin/sh"
 	if acc := spec.Account; acc != nil {
 		user = acc.Name
@@ -197,7 +197,7 @@ func environ(a *attempt) []string {
 		}
 		env[i] = name + "=" + value
 	}
-	for _, d := range [][2]string{{"HOME", home}, {"USER", user}, {"LOGNAME", user}, {"SHELL", shell}, {"PATH", defaultPath}, {"TMPDIR", filepath.Join(a.dir, dirTmp)}} {
+	for _, d := range [][2]string{{"HOME", home}, {"USER", user}, {"LOGNAME", user}, {"SHELL", shell}, {"PATH", defaultPath}, {"TMPDIR", tmp}, {"TMP", tmp}} {
 		set(d[0], d[1])
 	}
 	for _, v := range spec.Env {

@@ -25,7 +25,7 @@ func TestEnds(t *testing.T) {
 		}{
 			{"ok", "echo hello; echo oops >&2", 0, "hello\n", "oops\n", ""},
 			{"fails", "exit 7", 7, "", "", ""},
-			{"signal", "kill -9 $$", 137, "", "", "ended by signal 9"},
+			{"signal", "kill -9 $$", 137, "", "", "killed by SIGKILL"},
 			{"no stdin", "cat; echo end", 0, "end\n", "", ""},
 			{"reopens its output", "echo a > /dev/stdout; echo b > /dev/stderr", 0, "a\n", "b\n", ""},
 			{"no descriptors of others", "ls /proc/self/fd | sort | tr '\\n' ' '", 0, "0 1 2 3 ", "", ""},
@@ -106,7 +106,7 @@ func TestScriptsInputsOutputs(t *testing.T) {
 	if g := strings.Join(got, " "); os.Geteuid() == 0 && g != want {
 		t.Errorf("outputs\n got %s\nwant %s", g, want)
 	}
-	if res.Exit != 0 || !strings.Contains(res.Reason, "no output matches *.none") || !strings.Contains(res.Reason, "no output matches absent") {
+	if res.Exit != 0 || strings.Contains(res.Reason, "exit") || !strings.Contains(res.Reason, "no output matches *.none") || !strings.Contains(res.Reason, "no output matches absent") {
 		t.Errorf("result %+v", res)
 	}
 	if b.text(t, Ref{before.Hash, before.Size}) != "input a\n" {
@@ -119,6 +119,52 @@ func TestScriptsInputsOutputs(t *testing.T) {
 	odd := Spec{Key: "3.3.1", Script: b.file(t, "", "not a shell script\n", 0).Hash, Shell: "/bin/cat"}
 	if res := r.do(odd); b.text(t, res.Stdout) != "not a shell script\n" {
 		t.Errorf("Shell is not used: %+v", res)
+	}
+}
+
+// TestReasonBeginsWithTheEnd wants how the job ended to come before what is missing of its outputs.
+func TestReasonBeginsWithTheEnd(t *testing.T) {
+	r := newRig(t, nil)
+	for i, tt := range []struct{ script, want string }{
+		{"true", "no output matches out/*"},
+		{"exit 1", "exit code 1; no output matches out/*"},
+		{"kill -TERM $$", "killed by SIGTERM; no output matches out/*"},
+	} {
+		s := sh(fmt.Sprintf("6.%d.1", i), tt.script)
+		s.Outputs = []string{"out/*"}
+		if res := r.do(s); res.Reason != tt.want {
+			t.Errorf("%s: %q, want %q", tt.script, res.Reason, tt.want)
+		}
+	}
+}
+
+// TestDiscardedStreams wants no file and no blob of a stream that nobody wants.
+func TestDiscardedStreams(t *testing.T) {
+	r := newRig(t, nil)
+	for i, tt := range []struct {
+		set      func(*Spec)
+		out, err string
+	}{
+		{func(s *Spec) { s.NoStdout = true }, "", "err\n"},
+		{func(s *Spec) { s.NoStderr = true }, "out\n", ""},
+		{func(s *Spec) { s.NoStdout, s.NoStderr = true, true }, "", ""},
+		{func(s *Spec) { s.NoStdout, s.Join = true, true }, "", ""},
+		{func(s *Spec) { s.NoStderr, s.Join = true, true }, "out\nerr\n", ""},
+	} {
+		s := sh(fmt.Sprintf("7.%d.1", i), "echo out; echo err >&2")
+		tt.set(&s)
+		res := r.do(s)
+		for _, stream := range []struct {
+			ref  Ref
+			want string
+		}{{res.Stdout, tt.out}, {res.Stderr, tt.err}} {
+			if stream.want == "" && stream.ref != (Ref{}) {
+				t.Errorf("%d: a blob of nothing: %+v", i, stream.ref)
+			}
+			if stream.want != "" && r.blobs.text(t, stream.ref) != stream.want {
+				t.Errorf("%d: %q, want %q", i, r.blobs.text(t, stream.ref), stream.want)
+			}
+		}
 	}
 }
 

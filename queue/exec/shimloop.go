@@ -196,12 +196,20 @@ func (s *shim) ended(ev keptEnd) {
 	end := &endRecord{Started: s.cur.first.At, CPU: ev.cpu, MaxRSS: ev.maxRSS}
 	if end.Exit = ev.status.ExitStatus(); ev.status.Signaled() {
 		end.Exit = 128 + int(ev.status.Signal())
-		end.Reason = fmt.Sprintf("ended by signal %d (%v)", int(ev.status.Signal()), ev.status.Signal())
+		end.Reason = "killed by " + signalName(ev.status.Signal())
 	}
 	if s.cur.capped && s.cur.cause == "" && s.group.oomKills() > s.cur.ooms {
 		s.cur.cause, s.cur.reason = CauseMemory, memoryReason(s.cur.order.MemBytes)
 	}
 	s.finish(end)
+}
+
+// signalName is SIGKILL and so on; signals without a name (real-time ones) are numbered.
+func signalName(sig syscall.Signal) string {
+	if name := unix.SignalName(sig); name != "" {
+		return name
+	}
+	return fmt.Sprintf("signal %d", int(sig))
 }
 
 // finish writes the end down, then tells it, then is idle.

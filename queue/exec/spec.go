@@ -44,6 +44,8 @@ type Spec struct {
 	Inputs    []File        // placed in the working directory before the start
 	Outputs   []string      // patterns of paths below the working directory, each element as in path.Match, ** any depth; a directory stands for all below it
 	Join      bool          // standard error goes where standard output goes
+	NoStdout  bool          // standard output is discarded: Result.Stdout is zero
+	NoStderr  bool          // standard error is; with Join, NoStdout decides
 	Slots     int           // told to the job as VCPEER_SLOTS; not enforced
 	MemBytes  int64         // resident memory of all its processes; more kills it; 0: no limit
 	TimeLimit time.Duration // SIGTERM after it, SIGKILL after Config.Grace more; 0: none
@@ -91,13 +93,13 @@ type Result struct {
 	Key     string
 	Meta    []byte
 	Exit    int    // exit code; 128+n for signal n; 126 or 127 when it could not be started
-	Reason  string // what is to be said beyond Exit, in words: why it was killed, which outputs are missing; may be empty
+	Reason  string // empty if Exit says all; else how it ended, in words and in full: why it was killed or its exit code, which outputs are missing
 	Started time.Time
 	Ended   time.Time
 	CPU     time.Duration // user and system time of all its processes
 	MaxRSS  int64         // bytes, of its largest process
-	Stdout  Ref
-	Stderr  Ref // zero with Spec.Join
+	Stdout  Ref           // zero with Spec.NoStdout
+	Stderr  Ref           // zero with Spec.Join and Spec.NoStderr
 	Outputs []File
 	Lost    bool // how it ended is not known and it does not run any more: the node's fault, not the job's; Exit is -1
 	// Killed is set when the executor ended it: lease, time, memory or Kill. Empty: it ended by itself.

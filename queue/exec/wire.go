@@ -56,6 +56,8 @@ type order struct {
 	MemBytes  int64         `cbor:"8,keyasint,omitempty"`
 	MaxProcs  int           `cbor:"9,keyasint,omitempty"`
 	OutBytes  int64         `cbor:"10,keyasint"` // of each standard stream, kept
+	NoStdout  bool          `cbor:"11,keyasint,omitempty"`
+	NoStderr  bool          `cbor:"12,keyasint,omitempty"`
 }
 
 type credential struct {

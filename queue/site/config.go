@@ -83,10 +83,11 @@ type Delivery struct {
 	Task queue.TaskView
 }
 
-// Config of the service. All but Log, Times, Boot and the durations are needed.
+// Config of the service. All but Host, Log, Times, Boot and the durations are needed.
 type Config struct {
 	Self      crdt.NodeID
 	Site      queue.SiteID
+	Host      string // this node's name: told to jobs as HOSTNAME and VCPEER_NODE; empty: the ID's short form
 	Fabric    Fabric
 	Group     Group
 	Book      *Book
@@ -114,6 +115,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Boot == nil {
 		c.Boot = exec.NowBoot
+	}
+	if c.Host == "" {
+		c.Host = c.Self.Short()
 	}
 	setDefault(&c.ClaimWait, 20*time.Second)
 	setDefault(&c.PullEvery, 2*time.Second)

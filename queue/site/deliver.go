@@ -19,7 +19,8 @@ import (
 )
 
 // Files is the Deliver that writes results as files below the submit directory. Each file appears whole or not at all,
-// in place of one of the same name. Nothing is written outside the directory, whatever links it holds, except standard
+// in place of a regular file of the same name and of nothing else; /dev/null as a path of standard output or error means
+// that nothing is written. Nothing is written outside the directory, whatever links it holds, except standard
 // output and error where the user gave an absolute path. A daemon that is root writes with the rights of the job's
 // owner: a user gets no file where that user could not write one.
 type Files struct {
@@ -63,6 +64,9 @@ func results(d Delivery) []result {
 		if template == "" {
 			name = defaultName(d, letter)
 		}
+		if discarded(name) {
+			return
+		}
 		r := result{dir: d.Spec.Dir, path: path.Clean(name), file: *file, mode: 0o644}
 		if path.IsAbs(name) {
 			r.dir, r.path = path.Split(path.Clean(name))
@@ -82,6 +86,9 @@ func results(d Delivery) []result {
 	}
 	return all
 }
+
+// discarded reports whether a path means that nothing is written: it is the null device.
+func discarded(name string) bool { return path.Clean(name) == os.DevNull }
 
 // defaultName is NAME.oSEQ, with .TASK for an array.
 func defaultName(d Delivery, letter string) string {
@@ -143,7 +150,7 @@ func (f Files) write(r result, owner *exec.Account) error {
 			return err
 		}
 		defer root.Close()
-		return place(root, r, content)
+		return replace(root, r, content)
 	})
 	if err != nil && final(err) {
 		return &cannotWrite{err}
@@ -154,9 +161,12 @@ func (f Files) write(r result, owner *exec.Account) error {
 	return nil
 }
 
-// place writes content beside its path and renames it there.
-func place(root *os.Root, r result, content io.Reader) error {
+// replace writes content beside its path and renames it there.
+func replace(root *os.Root, r result, content io.Reader) error {
 	name := filepath.FromSlash(r.path)
+	if err := replaceable(root, name); err != nil {
+		return err
+	}
 	if err := makeDirs(root, filepath.Dir(name)); err != nil {
 		return err
 	}
@@ -173,6 +183,22 @@ func place(root *os.Root, r result, content io.Reader) error {
 		return errors.Join(err, root.Remove(temp))
 	}
 	return nil
+}
+
+// errKind says that something else than a file stands at a result's path: a device, a link, a directory.
+var errKind = errors.New("is not a regular file and is not replaced")
+
+// replaceable returns an error unless name is free or a regular file. A rename would replace anything but a directory,
+// even a device where the daemon is root.
+func replaceable(root *os.Root, name string) error {
+	info, err := root.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err == nil && !info.Mode().IsRegular():
+		return &fs.PathError{Op: "replace", Path: name, Err: errKind}
+	}
+	return err
 }
 
 func fill(file *os.File, r result, content io.Reader) error {

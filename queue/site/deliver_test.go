@@ -48,6 +48,40 @@ func TestDeliverNames(t *testing.T) {
 	}
 }
 
+// TestDeliverReplacesFilesOnly wants devices, links and pipes to stay what they are, and the null device to mean nothing.
+func TestDeliverReplacesFilesOnly(t *testing.T) {
+	files, hash := deliverer(t, noAccount)
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := errors.Join(syscall.Mkfifo(at("pipe"), 0o600), os.Symlink("elsewhere", at("link")), os.Mkdir(at("dir"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		stdout string
+		wrong  bool
+	}{
+		{at("pipe"), true}, {at("link"), true}, {"link", true}, {at("dir"), true}, {"pipe", true},
+		{"/dev/null", false}, {"/dev/../dev//null", false}, {at("fresh"), false}, {at("fresh"), false},
+	} {
+		d := Delivery{Job: 1, Spec: queue.Spec{Name: "n", Dir: dir, Stdout: tt.stdout, Stderr: "//dev/null"},
+			Task: queue.TaskView{Stdout: &queue.File{Hash: hash}, Stderr: &queue.File{Hash: hash}}}
+		if problem, err := files.Deliver(t.Context(), d); (problem != "") != tt.wrong || err != nil {
+			t.Errorf("%s: problem %q, %v", tt.stdout, problem, err)
+		}
+	}
+	if info, err := os.Lstat(os.DevNull); err != nil || info.Mode()&os.ModeDevice == 0 {
+		t.Errorf("the null device is %v, %v", info.Mode(), err)
+	}
+	list, err := os.ReadDir(dir)
+	var left []string
+	for _, e := range list {
+		left = append(left, e.Type().String()[:1]+e.Name())
+	}
+	if got := strings.Join(left, " "); err != nil || got != "ddir -fresh Llink ppipe" {
+		t.Errorf("left in the directory: %q, %v", got, err)
+	}
+}
+
 // TestDeliverStaysInside wants paths and links that lead out of the directory to be problems, and nothing written.
 func TestDeliverStaysInside(t *testing.T) {
 	files, hash := deliverer(t, noAccount)

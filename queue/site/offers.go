@@ -201,8 +201,11 @@ func (l *leader) waitedEnough(p *parked) bool { return time.Since(p.arrived) >= 
 func (l *leader) granted(g queue.Grant, r queue.Result, voters []crdt.NodeID) granted {
 	out := granted{Ref: queue.Ref{Job: r.Job, Task: g.Task, Epoch: r.Epoch}, Owner: l.s.cfg.Site, Node: g.Node, Voters: voters}
 	l.s.cfg.Book.Read(func(m *queue.Machine) {
-		if v, ok := m.Job(r.Job, nil); ok {
-			out.Spec = v.Spec
+		if spec := m.Spec(r.Job); spec != nil {
+			out.Spec = *spec
+		}
+		if t, ok := m.Task(r.Job, g.Task, nil); ok {
+			out.Attempt = uint32(t.Attempt)
 		}
 	})
 	return out

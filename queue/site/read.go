@@ -182,8 +182,7 @@ func (l *leader) answerOwed(w *ownedWait) bool {
 			if left <= 0 {
 				return
 			}
-			v, _ := m.Job(seq, nil)
-			o := owedJob{Job: seq, Spec: v.Spec, Tasks: m.OwedTasks(seq, left)}
+			o := owedJob{Job: seq, Spec: *m.Spec(seq), Tasks: m.OwedTasks(seq, left)}
 			left -= len(o.Tasks)
 			out.Jobs = append(out.Jobs, o)
 		}

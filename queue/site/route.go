@@ -36,12 +36,16 @@ func (s *Service) askSite(ctx context.Context, site queue.SiteID, o op, body, in
 	}
 }
 
-func (s *Service) unreached(ctx context.Context, site queue.SiteID, err error) error {
-	name := s.cfg.Directory.SiteName(site)
-	if name == "" {
-		name = string(site)
+// siteName returns a site's name, or its ID if the name is not known.
+func (s *Service) siteName(site queue.SiteID) string {
+	if name := s.cfg.Directory.SiteName(site); name != "" {
+		return name
 	}
-	text := fmt.Sprintf("site %s does not answer", name)
+	return string(site)
+}
+
+func (s *Service) unreached(ctx context.Context, site queue.SiteID, err error) error {
+	text := fmt.Sprintf("site %s does not answer", s.siteName(site))
 	if err != nil && !errors.Is(err, context.Cause(ctx)) {
 		text += ": " + err.Error()
 	}

@@ -9,14 +9,19 @@ import (
 	"vcpeer/queue/exec"
 )
 
+// place is where an attempt runs, by name.
+type place struct{ site, node string }
+
 // attemptSpec translates a job's spec to what the executor runs for one attempt.
-func attemptSpec(m attemptMeta, s queue.Spec, account *exec.Account) (exec.Spec, error) {
+func attemptSpec(m attemptMeta, g granted, account *exec.Account, at place) (exec.Spec, error) {
+	s := &g.Spec
 	meta, err := wire.enc.Marshal(m)
 	if err != nil {
 		return exec.Spec{}, err
 	}
 	out := exec.Spec{Key: m.key(), Argv: s.Argv, Shell: s.Shell, Account: account, Outputs: s.Outputs, Join: s.Join,
-		Slots: s.Slots, MemBytes: s.MemBytes, TimeLimit: s.Time, Meta: meta, Env: environ(m, &s)}
+		Slots: s.Slots, MemBytes: s.MemBytes, TimeLimit: s.Time, Meta: meta, Env: environ(m, g, at)}
+	out.NoStdout, out.NoStderr = discarded(s.Stdout), discarded(s.Stderr)
 	if s.Script != nil {
 		out.Script = s.Script.Hash
 	}
@@ -27,8 +32,14 @@ func attemptSpec(m attemptMeta, s queue.Spec, account *exec.Account) (exec.Spec,
 }
 
 // environ returns the job's variables and ours. VCPEER_JOB_KEY and VCPEER_EPOCH let a job make its effects on the
-// outside idempotent; the rest is what scripts of other queues read.
-func environ(m attemptMeta, s *queue.Spec) []string {
+// outside idempotent; RESTARTED is 1 from the second attempt on, else 0; VCPEER_SITE, VCPEER_NODE and HOSTNAME name
+// where it runs. The rest is what scripts of other queues read.
+func environ(m attemptMeta, g granted, at place) []string {
+	s := &g.Spec
+	restarted := "0"
+	if g.Attempt > 1 {
+		restarted = "1"
+	}
 	var env []string
 	for k, v := range s.Env {
 		env = append(env, k+"="+v)
@@ -43,7 +54,8 @@ func environ(m attemptMeta, s *queue.Spec) []string {
 		env = append(env, "VCPEER_TASK_ID="+task, "SGE_TASK_FIRST="+strconv.Itoa(r.First), "SGE_TASK_LAST="+strconv.Itoa(r.Last),
 			"SGE_TASK_STEPSIZE="+strconv.Itoa(r.Step), "PBS_ARRAYID="+task)
 	}
-	return append(env, "JOB_ID="+job, "JOB_NAME="+s.Name, "SGE_TASK_ID="+task, "NSLOTS="+strconv.Itoa(s.Slots))
+	return append(env, "JOB_ID="+job, "JOB_NAME="+s.Name, "SGE_TASK_ID="+task, "NSLOTS="+strconv.Itoa(s.Slots),
+		"VCPEER_SITE="+at.site, "VCPEER_NODE="+at.node, "HOSTNAME="+at.node, "RESTARTED="+restarted)
 }
 
 // jobBlobs returns the hashes of what a job needs to start.
@@ -59,16 +71,18 @@ func jobBlobs(s *queue.Spec) []string {
 	return slices.Compact(all)
 }
 
-// resultBlobs returns the hashes of what an attempt left behind.
+// resultBlobs returns the hashes of what an attempt left behind. What is empty everybody has.
 func resultBlobs(c *queue.Complete) []string {
 	var all []string
 	for _, f := range []*queue.File{c.Stdout, c.Stderr} {
-		if f != nil {
+		if f != nil && f.Size > 0 {
 			all = append(all, f.Hash)
 		}
 	}
 	for _, f := range c.Outputs {
-		all = append(all, f.Hash)
+		if f.Size > 0 {
+			all = append(all, f.Hash)
+		}
 	}
 	slices.Sort(all)
 	return slices.Compact(all)

@@ -75,6 +75,8 @@ type granted struct {
 	Spec   queue.Spec    `cbor:"4,keyasint"`
 	Held   time.Duration `cbor:"5,keyasint"` // between the claim's arrival and the commit, on the clocks of those who held it
 	Voters []crdt.NodeID `cbor:"6,keyasint"` // of the owner: they have the job's blobs
+
+	Attempt uint32 `cbor:"7,keyasint,omitempty"` // of the task, from 1
 }
 
 type grantedList struct {

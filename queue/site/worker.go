@@ -291,7 +291,7 @@ func (w *worker) begin(ctx context.Context, a *attempt, g granted) (*queue.Relea
 	if err != nil {
 		return release(fmt.Sprintf("user %s cannot run here: %v", g.Spec.User, err), true)
 	}
-	spec, err := attemptSpec(a.meta, g.Spec, account)
+	spec, err := attemptSpec(a.meta, g, account, w.place())
 	if err != nil {
 		return release(err.Error(), true)
 	}
@@ -315,6 +315,11 @@ func (w *worker) begin(ctx context.Context, a *attempt, g granted) (*queue.Relea
 		return release(err.Error(), false)
 	}
 	return release(err.Error(), true)
+}
+
+// place names where the attempts of this node run.
+func (w *worker) place() place {
+	return place{site: w.s.siteName(w.s.cfg.Site), node: w.s.cfg.Host}
 }
 
 // fetch brings the script and the inputs of a job into this node's store.
