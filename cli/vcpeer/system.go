@@ -66,5 +66,5 @@ func handler(w io.Writer, format string, level slog.Level, tty bool) slog.Handle
 	case format == "text" || os.Getenv("NO_COLOR") != "" || !tty:
 		return slog.NewTextHandler(w, opts)
 	}
-	return tint.NewHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly})
+	return tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly})
 }

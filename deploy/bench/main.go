@@ -104,7 +104,7 @@ func measure(ctx context.Context, o options, f figure) error {
 // site starts n nodes of one site and waits until all are well.
 func (b *bench) site(ctx context.Context, n, slots int) error {
 	for i := range n {
-		node, err := b.Add(fmt.Sprintf("n%d", i+1), "bench", "--slots", fmt.Sprint(slots), "--log-level", "warn")
+		node, err := b.Add(fmt.Sprintf("n%d", i+1), "bench", "--slots", fmt.Sprint(slots))
 		if err != nil {
 			return err
 		}

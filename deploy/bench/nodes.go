@@ -24,7 +24,7 @@ func measureJoin(ctx context.Context, b *bench) error {
 	}
 	var took []time.Duration
 	for i := range 10 {
-		node, err := b.Add(fmt.Sprintf("j%d", i+1), fmt.Sprintf("site%d", i%3), "--log-level", "warn")
+		node, err := b.Add(fmt.Sprintf("j%d", i+1), fmt.Sprintf("site%d", i%3))
 		if err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func measureIdle(ctx context.Context, b *bench) error {
 func measureMany(ctx context.Context, b *bench) error {
 	begun := time.Now()
 	for i := range b.nodes {
-		node, err := b.Add(fmt.Sprintf("n%d", i+1), fmt.Sprintf("site%d", i%10), "--slots", "1", "--log-level", "warn")
+		node, err := b.Add(fmt.Sprintf("n%d", i+1), fmt.Sprintf("site%d", i%10), "--slots", "1")
 		if err != nil {
 			return err
 		}

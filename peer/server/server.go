@@ -54,6 +54,17 @@ func (s *Server) Handle(pattern string, h func(r *http.Request) (any, error)) {
 	})
 }
 
+// Raw registers an ordinary HTTP handler; allow may refuse the request with an error.
+func (s *Server) Raw(pattern string, allow func(*http.Request) error, h http.Handler) {
+	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		if err := allow(r); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // Stream registers a handler that sends any number of values as one JSON line each, flushed at once. An error after
 // the first line is sent as a last line {"error": …}, before it as an ordinary Problem.
 func (s *Server) Stream(pattern string, h func(r *http.Request, send func(any) error) error) {
