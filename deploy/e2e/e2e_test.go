@@ -40,13 +40,20 @@ func TestMain(m *testing.M) {
 // cluster returns a running cluster with the given node names, "name@site" each; the first founds it.
 func cluster(t *testing.T, names ...string) (context.Context, *harness.Cluster) {
 	t.Helper()
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	t.Cleanup(cancel)
 	dir, err := os.MkdirTemp("", "vcn") // short: a unix socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return clusterIn(t, dir, names...)
+}
+
+// clusterIn is cluster with a directory of the caller's.
+func clusterIn(t *testing.T, dir string, names ...string) (context.Context, *harness.Cluster) {
+	t.Helper()
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
 	c := harness.New(dir, binary)
 	t.Cleanup(func() {
 		c.Kill()
@@ -55,16 +62,14 @@ func cluster(t *testing.T, names ...string) (context.Context, *harness.Cluster) 
 				t.Logf("==== %s\n%s", n.Name, lastLines(n.Log(), 60))
 			}
 		}
-		os.RemoveAll(dir)
 	})
 	for i, name := range names {
 		n := add(t, c, name)
-		if i == 0 {
-			err = c.Found(ctx, n)
-		} else {
-			err = c.Join(ctx, n, c.Nodes[0])
+		start := c.Found
+		if i > 0 {
+			start = func(ctx context.Context, n *harness.Node) error { return c.Join(ctx, n, c.Nodes[0]) }
 		}
-		if err != nil {
+		if err := start(ctx, n); err != nil {
 			t.Fatal(err)
 		}
 	}
