@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Install the Debian packages that tests use and this machine lacks. Without root and sudo, or without apt, it says what
+# Install the Debian packages that tests use (the race detector needs a C compiler) and this machine lacks. Without root and sudo, or without apt, it says what
 # stays untested and goes on: the tests that need them skip with the reason.
 set -euo pipefail
 
-wanted=(libnss-systemd libnss-extrausers iproute2)
+wanted=(gcc libc6-dev libnss-systemd libnss-extrausers iproute2 util-linux)
 missing=()
 for package in "${wanted[@]}"; do
 	dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
