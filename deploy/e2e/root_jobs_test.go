@@ -148,6 +148,10 @@ func (l *lab) testResultsNeedTheOwnersWord(t *testing.T, _, bob user) {
 			t.Fatal(err)
 		}
 	}
+	made := filepath.Join(home, "made")
+	if err := errors.Join(os.WriteFile(made, []byte("older"), 0o644), os.Chown(made, int(bob.uid), int(bob.uid))); err != nil {
+		t.Fatal(err)
+	}
 	const make = "mkdir way; echo x > made; echo x > way/made; echo x > held; echo said"
 	for _, tt := range []struct {
 		name string
@@ -160,7 +164,8 @@ func (l *lab) testResultsNeedTheOwnersWord(t *testing.T, _, bob user) {
 		{"through a link to a directory", []string{"--out", "way/made"}, false},
 		{"standard output through a link", []string{"--stdout", "/home/bob/way/said"}, false},
 		{"standard output into etc", []string{"--stdout", "/etc/said"}, false},
-		{"in place of a link to a file", []string{"--out", "held"}, true},
+		{"in place of a link to a file", []string{"--out", "held"}, false},
+		{"in place of his own file", []string{"--out", "made"}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			id := l.submit(t, bob, l.osaka, append(tt.args, "--name", "results", "--", "sh", "-c", make)...)
@@ -184,8 +189,11 @@ func (l *lab) testResultsNeedTheOwnersWord(t *testing.T, _, bob user) {
 	if got := names(t, closed); !slices.Equal(got, []string{"held"}) || read(t, closed, "held") != "root's" {
 		t.Errorf("the directory of root holds %v", got)
 	}
-	if uid, _, _ := owner(t, filepath.Join(home, "held")); uid != bob.uid || read(t, home, "held") != "x\n" {
-		t.Errorf("the link was not replaced by bob's file")
+	if to, err := os.Readlink(filepath.Join(home, "held")); to != "/home/closed/held" {
+		t.Errorf("bob's link leads to %q now: %v", to, err)
+	}
+	if uid, _, _ := owner(t, made); uid != bob.uid || read(t, made) != "x\n" {
+		t.Errorf("bob's file was not replaced by his result")
 	}
 	etc := names(t, filepath.Join(l.osaka.space.Dir, "etc"))
 	if slices.ContainsFunc(etc, func(n string) bool { return n == "made" || n == "said" || strings.HasPrefix(n, "results.") }) {

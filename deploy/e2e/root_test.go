@@ -19,9 +19,11 @@ import (
 
 // The nodes of these tests run as root in the places of the system, each on a machine of its own as far as files go:
 //
-//	kyoto-1, kyoto-2 at kyoto   osaka-1 at osaka
-//	/etc/hosts is              a file       a mount      a file without a last line end
-//	carol, a user of           -            -            osaka-1's /etc/passwd
+//	                     kyoto-1       kyoto-2              osaka-1
+//	/etc/hosts           a file        a mount              a file without a last line end
+//	accounts read by     nss-systemd   libnss-extrausers,   nss-systemd
+//	                                   where installed
+//	users of its own     -             -                    carol
 const (
 	ownHosts  = "127.0.0.1\tlocalhost\n# kept as it is\n192.0.2.9  printer\n"
 	ownSwitch = "passwd: files systemd\ngroup: files systemd\nshadow: files systemd\nhosts: files\n"
@@ -84,6 +86,7 @@ func newLab(t *testing.T) *lab {
 	l := &lab{ctx: ctx}
 	l.kyoto1 = l.machine(t, c, "kyoto-1", "kyoto", nil, false)
 	l.kyoto2 = l.machine(t, c, "kyoto-2", "kyoto", nil, true)
+	l.kyoto2.useExtrausers(t)
 	l.osaka = l.machine(t, c, "osaka-1", "osaka", map[string]string{
 		"hosts":  strings.TrimSuffix(ownHosts, "\n"),
 		"passwd": ownPasswd + fmt.Sprintf("carol:x:%d:%d::/home/carol:/bin/sh\n", carolUID, carolUID),
@@ -120,6 +123,20 @@ func (l *lab) machine(t *testing.T, c *harness.Cluster, name, site string, etc m
 		t.Fatal(err)
 	}
 	return &machine{n, space, files["hosts"]}
+}
+
+// useExtrausers has the machine read accounts from files, if it can.
+func (m *machine) useExtrausers(t *testing.T) {
+	if _, err := os.Stat("/usr/lib/libnss_extrausers.so.2"); err != nil {
+		t.Logf("%s reads accounts through nss-systemd too: %v (apt-get install libnss-extrausers)", m.Name, err)
+		return
+	}
+	conf := strings.ReplaceAll(ownSwitch, "systemd", "extrausers")
+	err := errors.Join(os.Mkdir(filepath.Join(m.space.Dir, "lib", "extrausers"), 0o755),
+		os.WriteFile(filepath.Join(m.space.Dir, "etc", "nsswitch.conf"), []byte(conf), 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // answer is what a command printed, and how it ended.
