@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install the Debian packages that tests use (the race detector needs a C compiler) and this machine lacks. Without root and sudo, or without apt, it says what
-# stays untested and goes on: the tests that need them skip with the reason.
+# Install the Debian packages that tests use and this machine lacks (the race detector needs a C compiler). Without root
+# and sudo, or without apt, it says what stays untested and goes on: the tests that need them skip with the reason.
 set -euo pipefail
 
 wanted=(gcc libc6-dev libnss-systemd libnss-extrausers iproute2 util-linux)
