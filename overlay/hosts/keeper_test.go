@@ -80,7 +80,7 @@ func TestKeeperGathersChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg, log := config(t)
 		k := start(t, cfg)
-		time.Sleep(10 * time.Minute) // before the first Set nothing is known, and nothing is written
+		time.Sleep(10*time.Minute + 30*time.Second) // before the first Set nothing is known, and nothing is written
 		if got := text(t, cfg.Path); strings.Contains(got, "vcpeer") {
 			t.Fatalf("wrote before it was told anything: %q", got)
 		}
