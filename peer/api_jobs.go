@@ -87,13 +87,33 @@ func (d *Daemon) submitter(n *node, r *http.Request) (string, error) {
 			"add an account (`vcpeer account add NAME`) and submit as that user, or start the node with --jobs-as self to run all jobs as the daemon's user",
 			"jobs are not run as root")
 	}
-	for _, a := range n.replica.View().Accounts() {
-		if a.UID == uid && !a.Disabled {
-			return a.Name, nil
-		}
+	account, ok := accountWithUID(n.replica.View(), uid)
+	switch {
+	case ok && !account.Disabled:
+		return account.Name, nil
+	case ok:
+		return "", server.Problem(api.CodeRefused, "an administrator can bring it back: vcpeer account enable "+account.Name,
+			"account %s (uid %d) is not in force: %s", account.Name, uid, account.Why)
+	case crdt.CheckID("uid", uid) != nil:
+		return "", server.Problem(api.CodeRefused, "add an account (`vcpeer account add NAME`) and submit as that user",
+			"user %s (uid %d) is one of the system, and has no account in this cluster", name, uid)
 	}
 	return "", server.Problem(api.CodeRefused, fmt.Sprintf("an administrator can add one: vcpeer account add %s --uid %d", name, uid),
 		"user %s (uid %d) has no account in this cluster", name, uid)
+}
+
+// accountWithUID returns the account that has a number, also when it was removed; not one that lost the number to it.
+func accountWithUID(view *crdt.View, uid uint32) (crdt.Account, bool) {
+	var removed crdt.Account
+	for _, a := range view.Accounts() {
+		if a.UID == uid && !a.Disabled {
+			return a, true
+		}
+		if a.UID == uid && a.Removed {
+			removed = a
+		}
+	}
+	return removed, removed.Removed
 }
 
 func (n *node) submit(d *Daemon, r *http.Request) (any, error) {
@@ -181,16 +201,17 @@ func (n *node) ended(ctx context.Context, sites []queue.SiteID, user string) int
 	return count
 }
 
-// userName is the account by which the caller's jobs go: the one with his number, else his name.
+// userName is the account by which the caller's jobs go: the one with his number, else his name. A user of this machine
+// who merely has the name of an account is somebody else, and goes by no name that an account can have.
 func (n *node) userName(r *http.Request, name string) string {
-	if c, ok := server.CallerOf(r.Context()); ok {
-		for _, a := range n.replica.View().Accounts() {
-			if a.UID == c.UID {
-				return a.Name
-			}
-		}
+	c, ok := server.CallerOf(r.Context())
+	if !ok || !n.asAccounts {
+		return name
 	}
-	return name
+	if a, ok := accountWithUID(n.replica.View(), c.UID); ok {
+		return a.Name
+	}
+	return fmt.Sprintf("uid %d", c.UID)
 }
 
 // namedSites turns the query's site into IDs: none for all, "." for this one.
@@ -224,11 +245,16 @@ func (n *node) jobDetail(r *http.Request) (any, error) {
 		return nil, jobProblem(err)
 	}
 	out := api.JobDetail{Job: n.job(owner, view), Submit: n.submitted(view), TaskList: []api.Task{}}
-	if n.mayRead(r, view) != nil { // what a job is told is its owner's affair
-		out.Submit.Env, out.Submit.Argv, out.Submit.Key = nil, nil, ""
+	closed := n.mayRead(r, view) != nil
+	if closed { // what a job is told is its owner's affair, and who knows the hash of a blob can have it as an input
+		s := &out.Submit
+		s.Env, s.Argv, s.Key, s.Script, s.Inputs = nil, nil, "", nil, nil
 	}
 	for _, t := range tasks {
 		if id.Task == nil || *id.Task == t.Index {
+			if closed {
+				t.Outputs = nil
+			}
 			out.TaskList = append(out.TaskList, n.task(t))
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"vcpeer/crdt/replica"
 	"vcpeer/gossip"
 	"vcpeer/gossip/spread"
+	"vcpeer/peer/config"
 	"vcpeer/peer/events"
 	"vcpeer/peer/fabric"
 )
@@ -30,6 +31,8 @@ type node struct {
 	jobs    *jobs
 	host    *integration
 
+	asAccounts bool // jobs run as the accounts of their owners
+
 	directory *directory
 	closers   []func() error // of stores that outlive what runs on them
 
@@ -45,7 +48,7 @@ func (d *Daemon) startNode(ctx context.Context, records *replica.Replica, net *f
 	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ended by shutdown, in its order
 	n := &node{
 		self: net.Self(), log: d.log, events: d.events, replica: records, fabric: net,
-		stop: d.stop, failed: make(chan error, 1), cancel: cancel,
+		stop: d.stop, failed: make(chan error, 1), cancel: cancel, asAccounts: d.cfg.JobsAs == config.JobsAsAccount,
 	}
 	defer func() {
 		if err != nil {

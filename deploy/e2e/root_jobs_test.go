@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -62,8 +63,11 @@ func owner(t *testing.T, path string) (uid, gid uint32, mode fs.FileMode) {
 // testJobsOfOthersAreClosed runs a job of bob at each site and lets alice try to get at it.
 func (l *lab) testJobsOfOthersAreClosed(t *testing.T, alice, bob user) {
 	const secret = "umask 0; echo secret > notes; echo secret; echo secret >&2; exec sleep 600"
+	if err := os.WriteFile(filepath.Join(l.osaka.space.Dir, "home", "bob", "private"), []byte("for the job alone"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, m := range []*machine{l.kyoto1, l.osaka} {
-		id := l.submit(t, bob, l.osaka, "--site", m.Site, "--env", "PASSWORD=secret", "--", "sh", "-c", secret)
+		id := l.submit(t, bob, l.osaka, "--site", m.Site, "--env", "PASSWORD=secret", "--in", "private", "--", "sh", "-c", secret)
 		eventually(t, l.ctx, "bob's own eyes see his job's output", func() bool {
 			return strings.Contains(l.as(t, bob, l.kyoto1, "vcpeer", "logs", id).out, "secret")
 		})
@@ -73,7 +77,7 @@ func (l *lab) testJobsOfOthersAreClosed(t *testing.T, alice, bob user) {
 					t.Errorf("alice: %s of bob's job on %s: %v", verb, at.Name, got)
 				}
 			}
-			if got := l.as(t, alice, at, "vcpeer", "job", id, "--json"); got.exit != 0 || strings.Contains(got.out, "secret") {
+			if got := l.as(t, alice, at, "vcpeer", "job", id, "--json"); got.exit != 0 || strings.Contains(got.out, "secret") || strings.Contains(got.out, `"hash"`) {
 				t.Errorf("alice: job of bob on %s: %v", at.Name, got)
 			}
 		}
@@ -260,5 +264,32 @@ func (l *lab) testAdministratorsAlone(t *testing.T, alice, _ user) {
 	}
 	if s, err := l.osaka.Client().Status(l.ctx); err != nil || s.Cluster.Alive != 3 {
 		t.Errorf("after all that: %+v, %v", s, err)
+	}
+}
+
+// testNamesakesAreStrangers: a user of one machine has the name of an account, not its number.
+func (l *lab) testNamesakesAreStrangers(t *testing.T, _, _ user) {
+	if got := l.root(t, l.kyoto1, "vcpeer", "account", "add", "dave"); got.exit != 0 {
+		t.Fatal(got)
+	}
+	a, err := l.kyoto1.Client().Account(l.ctx, "dave")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dave := user{"dave", a.UID}
+	l.sees(t, l.osaka, fmt.Sprintln(dave.uid), "id", "-u", "dave")
+	l.sees(t, l.kyoto2, fmt.Sprintln(daveUID), "id", "-u", "dave") // the machine's own comes first
+	makeHome(t, l.osaka, dave)
+	id := l.submit(t, dave, l.osaka, "--", "sh", "-c", "echo secret; exec sleep 600")
+	eventually(t, l.ctx, "dave's own eyes see his job's output", func() bool {
+		return strings.Contains(l.as(t, dave, l.osaka, "vcpeer", "logs", id).out, "secret")
+	})
+	for _, verb := range []string{"logs", "cancel"} {
+		if got := l.as(t, dave, l.kyoto2, "vcpeer", verb, id); got.exit != exitRefused || strings.Contains(got.out, "secret") {
+			t.Errorf("%s by the namesake: %v", verb, got)
+		}
+	}
+	if got := l.as(t, dave, l.osaka, "vcpeer", "cancel", id); got.exit != 0 {
+		t.Errorf("dave cancels his own: %v", got)
 	}
 }

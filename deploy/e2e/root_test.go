@@ -23,13 +23,14 @@ import (
 //	/etc/hosts           a file        a mount              a file without a last line end
 //	accounts read by     nss-systemd   libnss-extrausers,   nss-systemd
 //	                                   where installed
-//	users of its own     -             -                    carol
+//	users of its own     -             dave                 carol
 const (
 	ownHosts  = "127.0.0.1\tlocalhost\n# kept as it is\n192.0.2.9  printer\n"
 	ownSwitch = "passwd: files systemd\ngroup: files systemd\nshadow: files systemd\nhosts: files\n"
 	ownPasswd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n"
 	ownGroup  = "root:x:0:\nnogroup:x:65534:\n"
 	carolUID  = 1234
+	daveUID   = 1235
 )
 
 // Exit codes of vcpeer that these tests meet (vcpeer help exit-codes).
@@ -70,6 +71,7 @@ func TestNodesOfRoot(t *testing.T) {
 			"ResultsNeedTheOwnersWord": l.testResultsNeedTheOwnersWord,
 			"WhoMaySubmit":             l.testWhoMaySubmit,
 			"AdministratorsAlone":      l.testAdministratorsAlone,
+			"NamesakesAreStrangers":    l.testNamesakesAreStrangers,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -85,7 +87,10 @@ func newLab(t *testing.T) *lab {
 	ctx, c := cluster(t)
 	l := &lab{ctx: ctx}
 	l.kyoto1 = l.machine(t, c, "kyoto-1", "kyoto", nil, false)
-	l.kyoto2 = l.machine(t, c, "kyoto-2", "kyoto", nil, true)
+	l.kyoto2 = l.machine(t, c, "kyoto-2", "kyoto", map[string]string{
+		"passwd": ownPasswd + fmt.Sprintf("dave:x:%d:%[1]d::/:/bin/sh\n", daveUID),
+		"group":  ownGroup + fmt.Sprintf("dave:x:%d:\n", daveUID),
+	}, true)
 	l.kyoto2.useExtrausers(t)
 	l.osaka = l.machine(t, c, "osaka-1", "osaka", map[string]string{
 		"hosts":  strings.TrimSuffix(ownHosts, "\n"),
@@ -290,7 +295,7 @@ func (l *lab) testRemovedAccount(t *testing.T, alice, bob user) {
 		l.sees(t, m, fmt.Sprintf("alice:x:%d:%[1]d:Some alice:/home/alice:/usr/sbin/nologin\n", alice.uid), "getent", "passwd", "alice")
 		l.sees(t, m, fmt.Sprintf("uid=%d(alice) gid=%[1]d(alice) groups=%[1]d(alice)\n", alice.uid), "id", "alice")
 	}
-	if got := l.as(t, alice, l.osaka, "vcpeer", "submit", "--", "true"); got.exit != exitRefused {
+	if got := l.as(t, alice, l.osaka, "vcpeer", "submit", "--", "true"); got.exit != exitRefused || !strings.Contains(got.err, "vcpeer account enable alice") {
 		t.Errorf("submit by a removed account: %v", got)
 	}
 	if got := l.as(t, bob, l.osaka, "vcpeer", "run", "--", "true"); got.exit != 0 {
