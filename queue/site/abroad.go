@@ -54,7 +54,7 @@ func (s *Service) backlogs(now time.Time) []target {
 		if !load.Leads || load.Site == s.cfg.Site || load.Backlog.Free+load.Backlog.Pinned[s.cfg.Site] == 0 {
 			continue
 		}
-		if s.asking[load.Site] || now.Before(s.askAgain[load.Site]) {
+		if s.peers.isLost(load.Node) || s.asking[load.Site] || now.Before(s.askAgain[load.Site]) {
 			continue
 		}
 		rtt, ok := s.cfg.Directory.RTT(load.Node)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"vcpeer/crdt"
@@ -146,21 +147,72 @@ func (s *Service) spread(ctx context.Context, hashes []string, voters []crdt.Nod
 		s.spareCopy(ctx, hashes, spare)
 		return nil
 	}
-	var errs []error
-	for _, n := range targets {
-		if missing <= 0 {
-			return nil
+	return s.pushAround(ctx, hashes, targets, missing)
+}
+
+// spareAfter is how long a copy may take before the next node is asked for one as well.
+const spareAfter = time.Second
+
+// pushAround copies blobs to as many of the targets as are enough, those that are heard first. Who fails or takes long does
+// not hold up the others.
+func (s *Service) pushAround(ctx context.Context, hashes []string, targets []crdt.NodeID, enough int) error {
+	ctx, cancel := context.WithCancel(ctx)
+	alive := s.alive()
+	slices.SortStableFunc(targets, func(a, b crdt.NodeID) int { return unheard(alive, a) - unheard(alive, b) })
+	done := make(chan error, len(targets)) // none waits
+	started, running := 0, 0
+	begin := func() {
+		if started == len(targets) {
+			return
 		}
-		if err := s.push(ctx, hashes, n); err != nil {
-			errs = append(errs, fmt.Errorf("to %s: %w", n.Short(), err))
-			continue
-		}
-		missing--
+		n := targets[started]
+		started++
+		running++
+		go func() {
+			err := s.push(ctx, hashes, n)
+			if err != nil {
+				err = fmt.Errorf("to %s: %w", n.Short(), err)
+			}
+			done <- err
+		}()
 	}
-	if missing > 0 {
+	defer func() {
+		cancel()
+		for range running {
+			<-done
+		}
+	}()
+	for range enough {
+		begin()
+	}
+	slow := time.NewTicker(spareAfter)
+	defer slow.Stop()
+	var errs []error
+	for enough > 0 && running > 0 {
+		select {
+		case <-slow.C:
+			begin()
+		case err := <-done:
+			running--
+			if err == nil {
+				enough--
+				continue
+			}
+			errs = append(errs, err)
+			begin()
+		}
+	}
+	if enough > 0 {
 		return errors.Join(errs...)
 	}
 	return nil
+}
+
+func unheard(alive queue.Alive, n crdt.NodeID) int {
+	if alive(n) {
+		return 0
+	}
+	return 1
 }
 
 func (s *Service) push(ctx context.Context, hashes []string, to crdt.NodeID) error {

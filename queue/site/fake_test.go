@@ -46,6 +46,7 @@ type fakeNode struct {
 	handler func(ctx context.Context, from crdt.NodeID, c net.Conn)
 	changed chan struct{}
 	up      bool
+	paused  chan struct{} // closed when it goes on; nil: it is not paused
 	svc     *Service
 	daemon  *daemon
 	stop    context.CancelFunc
@@ -127,6 +128,32 @@ func (n *fakeNode) power() {
 	}
 }
 
+// pause leaves the node without a word, as SIGSTOP does: its connections stay and carry nothing, its group elects another
+// leader, and gossip does not notice.
+func (n *fakeNode) pause() {
+	n.c.mu.Lock()
+	n.paused = make(chan struct{})
+	n.c.mu.Unlock()
+	n.c.sites[n.site].leave(n.id)
+}
+
+// giveUp is gossip noticing that the node does not answer.
+func (n *fakeNode) giveUp() {
+	n.c.mu.Lock()
+	n.up = false
+	n.c.mu.Unlock()
+	n.c.changedAll()
+}
+
+func (n *fakeNode) resume() {
+	n.c.mu.Lock()
+	close(n.paused)
+	n.paused, n.up = nil, true
+	n.c.mu.Unlock()
+	n.c.sites[n.site].back(n)
+	n.c.changedAll()
+}
+
 func (c *cluster) stopAll() {
 	for _, n := range c.nodes {
 		if n.up {
@@ -157,13 +184,47 @@ type fakeConn struct {
 	net.Conn
 	c        *cluster
 	from, to crdt.NodeID
+	once     sync.Once
+	closed   chan struct{}
 }
 
 func (f *fakeConn) Close() error {
 	f.c.mu.Lock()
 	delete(f.c.conns, f)
 	f.c.mu.Unlock()
+	f.once.Do(func() { close(f.closed) })
 	return f.Conn.Close()
+}
+
+// SetDeadline in the past lets a reader go that waits for a paused node.
+func (f *fakeConn) SetDeadline(t time.Time) error {
+	if !t.After(time.Now()) {
+		f.once.Do(func() { close(f.closed) })
+	}
+	return f.Conn.SetDeadline(t)
+}
+
+// Read gives out what came only while both ends run.
+func (f *fakeConn) Read(b []byte) (int, error) {
+	n, err := f.Conn.Read(b)
+	for _, id := range []crdt.NodeID{f.from, f.to} {
+		f.c.nodes[id].await(f.closed)
+	}
+	return n, err
+}
+
+// await waits while the node is paused, until gone is closed.
+func (n *fakeNode) await(gone <-chan struct{}) {
+	n.c.mu.Lock()
+	paused := n.paused
+	n.c.mu.Unlock()
+	if paused == nil {
+		return
+	}
+	select {
+	case <-paused:
+	case <-gone:
+	}
 }
 
 var errDown = errors.New("node is down")
@@ -177,7 +238,8 @@ func (n *fakeNode) Open(_ context.Context, to crdt.NodeID, _ string) (net.Conn, 
 		return nil, errDown
 	}
 	a, b := net.Pipe()
-	here, there := &fakeConn{a, n.c, n.id, to}, &fakeConn{b, n.c, n.id, to}
+	here := &fakeConn{Conn: a, c: n.c, from: n.id, to: to, closed: make(chan struct{})}
+	there := &fakeConn{Conn: b, c: n.c, from: n.id, to: to, closed: make(chan struct{})}
 	n.c.conns[here], n.c.conns[there] = struct{}{}, struct{}{}
 	go other.handler(context.Background(), n.id, there)
 	return here, nil
@@ -282,8 +344,12 @@ func (n *fakeNode) Fetch(_ context.Context, hash string, from ...crdt.NodeID) er
 	return fmt.Errorf("blob %.8s: nobody of %d has it", hash, len(from))
 }
 
-func (n *fakeNode) Push(_ context.Context, hash string, to crdt.NodeID) error {
+func (n *fakeNode) Push(ctx context.Context, hash string, to crdt.NodeID) error {
 	time.Sleep(2 * time.Millisecond)
+	n.c.nodes[to].await(ctx.Done())
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
 	o := n.c.nodes[to]
@@ -347,6 +413,16 @@ func (r *fakeRaft) leave(id crdt.NodeID) {
 		time.Sleep(500 * time.Millisecond)
 		r.elect()
 	}
+}
+
+// back is a member that was away and has missed what happened.
+func (r *fakeRaft) back(n *fakeNode) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := n.svc.cfg.Group.(*fakeGroup)
+	r.members[n.id] = g
+	g.catchUp()
+	r.tell()
 }
 
 // elect chooses a leader if there is none and a majority is up.

@@ -204,7 +204,7 @@ func (l *leader) pokeDoomed(job queue.Seq) {
 			continue
 		}
 		l.s.work.Go(func() {
-			if _, err := l.s.peers.ask(l.s.ctx, n, question{Op: opPoke}, 0); err != nil {
+			if _, err := l.s.peers.ask(l.s.ctx, n, question{Op: opPoke}, 0, 0); err != nil {
 				l.s.cfg.Log.Debug("queue: poke", "node", n.Short(), "err", err) // its next renewal tells it
 			}
 		})

@@ -17,6 +17,7 @@ type leader struct {
 	s       *Service
 	serving bool
 	term    uint64
+	leading crdt.NodeID // the newest leader known, this node or another
 	leases  *queue.Leases
 
 	claims  map[crdt.NodeID]*parked // of this site's nodes, the newest of each
@@ -101,6 +102,10 @@ func (l *leader) more() {
 
 // follow brings the loop in line with who leads.
 func (l *leader) follow(st group.Status) {
+	if !st.Leader.IsZero() && st.Leader != l.leading {
+		l.leading = st.Leader
+		l.s.peers.moved(st.Leader)
+	}
 	leads := st.Role == group.RoleLeader && st.Settled
 	if l.serving && (!leads || st.Term != l.term) {
 		l.resign(st.Leader)

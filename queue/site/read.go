@@ -92,14 +92,9 @@ func (s *Service) readWhy(in get) answer {
 	return ok(w)
 }
 
-// alive asks the directory who is heard; this node is.
+// alive says who was heard when the directory was last looked at; this node always is.
 func (s *Service) alive() queue.Alive {
-	heard := map[crdt.NodeID]bool{s.cfg.Self: true}
-	for _, n := range s.cfg.Directory.Nodes() {
-		if n.Alive {
-			heard[n.ID] = true
-		}
-	}
+	heard := *s.heard.Load()
 	return func(n crdt.NodeID) bool { return heard[n] }
 }
 

@@ -58,7 +58,7 @@ func (s *Service) askSiteOnce(ctx context.Context, site queue.SiteID, node crdt.
 	if err != nil {
 		return err
 	}
-	a, err := s.askNode(ctx, node, q, 0)
+	a, err := s.askNode(ctx, node, q, 0, 0)
 	if err != nil {
 		return err
 	}
@@ -67,23 +67,31 @@ func (s *Service) askSiteOnce(ctx context.Context, site queue.SiteID, node crdt.
 }
 
 // askLeader asks the node that led last, and follows where the answers point, a few steps; then the other nodes that are
-// alive. The error is that of the last node that could not be reached.
+// alive. The error is that of the last node that could not be reached; with errMoved and errLost the question may have
+// taken its time, so what it says of the time is old: whoever asked begins anew.
 func (s *Service) askLeader(ctx context.Context, site queue.SiteID, q question, parked time.Duration) (answer, error) {
 	tried := map[crdt.NodeID]bool{}
 	var last error
 	a := answer{Err: &queue.Error{Code: notLeader, Text: "no node of the site is known"}}
 	next := s.leaderHint(site)
 	for range 8 {
+		var during turn
+		if site == s.cfg.Site {
+			during = s.peers.current()
+			if leader := s.cfg.Group.Status().Leader; !leader.IsZero() && !tried[leader] {
+				next = leader
+			}
+		}
 		if next.IsZero() || tried[next] {
 			if next = s.anyNode(site, tried); next.IsZero() {
 				return a, last
 			}
 		}
 		tried[next] = true
-		got, err := s.askNode(ctx, next, q, parked)
+		got, err := s.askNode(ctx, next, q, parked, during)
 		if err != nil {
 			s.forgetLeader(site, next)
-			if last = err; ctx.Err() != nil {
+			if last = err; ctx.Err() != nil || errors.Is(err, errMoved) || errors.Is(err, errLost) {
 				return a, err
 			}
 			next = crdt.NodeID{}
@@ -98,9 +106,9 @@ func (s *Service) askLeader(ctx context.Context, site queue.SiteID, q question, 
 	return a, last
 }
 
-func (s *Service) askNode(ctx context.Context, n crdt.NodeID, q question, parked time.Duration) (answer, error) {
+func (s *Service) askNode(ctx context.Context, n crdt.NodeID, q question, parked time.Duration, during turn) (answer, error) {
 	if n != s.cfg.Self {
-		return s.peers.ask(ctx, n, q, parked)
+		return s.peers.ask(ctx, n, q, parked, during)
 	}
 	ctx, cancel := context.WithTimeout(ctx, parked+askTimeout)
 	defer cancel()
@@ -121,7 +129,7 @@ func (s *Service) leaderHint(site queue.SiteID) crdt.NodeID {
 		return hint
 	}
 	for _, l := range s.cfg.Directory.Loads() {
-		if l.Site == site && l.Leads {
+		if l.Site == site && l.Leads && !s.peers.isLost(l.Node) {
 			return l.Node
 		}
 	}

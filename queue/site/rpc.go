@@ -25,6 +25,9 @@ type peers struct {
 	fabric Fabric
 	mu     sync.Mutex
 	idle   map[crdt.NodeID][]idleConn
+	calls  map[*call]struct{}
+	lost   map[crdt.NodeID]bool // gossip has given them up
+	turn   turn
 	closed bool
 }
 
@@ -33,13 +36,19 @@ type idleConn struct {
 	since time.Time
 }
 
-func newPeers(f Fabric) *peers { return &peers{fabric: f, idle: map[crdt.NodeID][]idleConn{}} }
+func newPeers(f Fabric) *peers {
+	return &peers{fabric: f, idle: map[crdt.NodeID][]idleConn{}, calls: map[*call]struct{}{}, turn: 1}
+}
 
-// ask sends a question and waits for the answer, at most as long as it may be parked and askTimeout more. A stream
-// kept from before may have died unseen: then a new one is tried, which is safe since all questions may be repeated.
-func (p *peers) ask(ctx context.Context, to crdt.NodeID, q question, parked time.Duration) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, parked+askTimeout)
-	defer cancel()
+// ask sends a question and waits for the answer, at most as long as it may be parked and askTimeout more; it ends before
+// with errMoved or errLost, see there. A stream kept from before may have died unseen: then a new one is tried, which is
+// safe since all questions may be repeated.
+func (p *peers) ask(ctx context.Context, to crdt.NodeID, q question, parked time.Duration, during turn) (answer, error) {
+	ctx, end, err := p.begin(ctx, to, parked, during)
+	if err != nil {
+		return answer{}, err
+	}
+	defer end()
 	if c := p.take(to); c != nil {
 		if a, err := p.exchange(ctx, to, c, q); err == nil || ctx.Err() != nil {
 			return a, err
@@ -47,19 +56,23 @@ func (p *peers) ask(ctx context.Context, to crdt.NodeID, q question, parked time
 	}
 	c, err := p.fabric.Open(ctx, to, Proto)
 	if err != nil {
-		return answer{}, err
+		return answer{}, errors.Join(context.Cause(ctx), err)
 	}
 	return p.exchange(ctx, to, c, q)
 }
 
 func (p *peers) exchange(ctx context.Context, to crdt.NodeID, c net.Conn, q question) (a answer, err error) {
-	stop := context.AfterFunc(ctx, func() { c.Close() })
+	// Not Close: that may wait for the other side before it lets a reader go.
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	if err = writeFrame(c, q); err == nil {
 		err = readFrame(c, &a)
 	}
 	if !stop() || err != nil {
 		c.Close()
-		return answer{}, errors.Join(context.Cause(ctx), err)
+		if ctx.Err() != nil {
+			return answer{}, context.Cause(ctx)
+		}
+		return answer{}, err
 	}
 	p.put(to, c)
 	return a, nil
@@ -84,7 +97,7 @@ func (p *peers) take(to crdt.NodeID) net.Conn {
 func (p *peers) put(to crdt.NodeID, c net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || len(p.idle[to]) >= maxIdle {
+	if p.closed || p.lost[to] || len(p.idle[to]) >= maxIdle {
 		c.Close()
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vcpeer/crdt"
@@ -23,6 +24,8 @@ type Service struct {
 
 	worker  *worker
 	publish chan struct{}
+
+	heard atomic.Pointer[map[crdt.NodeID]bool] // nodes that gossip hears; never changed once there
 
 	mu       sync.Mutex
 	stopped  bool
@@ -45,6 +48,7 @@ func New(cfg Config) (*Service, error) {
 		leaders: map[queue.SiteID]crdt.NodeID{}, asking: map[queue.SiteID]bool{}, askAgain: map[queue.SiteID]time.Time{}}
 	s.ctx, s.stop = context.WithCancelCause(context.Background())
 	s.worker = newWorker(s)
+	s.look()
 	cfg.Fabric.Handle(Proto, s.serve)
 	return s, nil
 }
@@ -106,9 +110,25 @@ func (s *Service) watchDirectory(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.cfg.Directory.Changed():
+			s.look()
 			s.post(func(*leader) {}) // looks abroad
 		}
 	}
+}
+
+// look takes from the directory who is heard.
+func (s *Service) look() {
+	heard, lost := map[crdt.NodeID]bool{s.cfg.Self: true}, map[crdt.NodeID]bool{}
+	for _, n := range s.cfg.Directory.Nodes() {
+		switch {
+		case n.Alive:
+			heard[n.ID] = true
+		case n.ID != s.cfg.Self:
+			lost[n.ID] = true
+		}
+	}
+	s.heard.Store(&heard)
+	s.peers.setLost(lost)
 }
 
 // publishEvery is the least time between two publications of this node's load.
