@@ -93,7 +93,7 @@ func benchDispatch(b *testing.B, m *Machine, more func(i int) []Spec) {
 			grant.Commands = append(grant.Commands, Command{Submit: &Submit{spec}})
 		}
 		first := len(grant.Commands)
-		for _, g := range Match(m, offers, nil, 64) {
+		for _, g := range Match(m, offers, nil, 64).Grants {
 			grant.Commands = append(grant.Commands, Command{Grant: &g})
 		}
 		for k, r := range benchApply(b, m, 2*i+1, grant)[first:] {

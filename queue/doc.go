@@ -6,7 +6,7 @@
 //	entry := queue.Entry{At: now.UnixNano(), Commands: []queue.Command{{Submit: &queue.Submit{Spec: spec}}}}
 //	data, err := entry.Encode()               // propose data; when it is committed at index, on every replica:
 //	results, err := machine.Apply(index, data)
-//	grants := queue.Match(machine, offers, nil, 64) // on the leader: what to propose next
+//	plan := queue.Match(machine, offers, nil, 64) // on the leader: what to propose next
 //
 // A job has tasks (one, or an array kept as a range), a task has attempts. An attempt is known by its epoch, which
 // only rises: a completion that carries any other epoch than the task's live one is refused, so each task is

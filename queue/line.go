@@ -17,6 +17,14 @@ const lineBlock = 512
 
 func (l *line) len() int { return l.n }
 
+// first returns the lowest number; false if l is empty.
+func (l *line) first() (Seq, bool) {
+	if len(l.blocks) == 0 {
+		return 0, false
+	}
+	return l.blocks[0][0], true
+}
+
 // block returns the block where s is or belongs: the first whose last number is not below s, else the last.
 func (l *line) block(s Seq) int {
 	i := sort.Search(len(l.blocks), func(i int) bool { b := l.blocks[i]; return b[len(b)-1] >= s })

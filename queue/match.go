@@ -1,8 +1,10 @@
 package queue
 
 import (
+	"cmp"
 	"container/heap"
 	"iter"
+	"time"
 
 	"vcpeer/crdt"
 )
@@ -14,6 +16,15 @@ type Offer struct {
 	Slots    int         `cbor:"3,keyasint"`
 	MemBytes int64       `cbor:"4,keyasint"`
 	Lent     bool        `cbor:"5,keyasint,omitempty"` // of a node of another site: taken only if no other fits
+
+	// What the node has in all, used or not; 0: not known, and then nothing is reserved there.
+	AllSlots    int   `cbor:"6,keyasint,omitempty"`
+	AllMemBytes int64 `cbor:"7,keyasint,omitempty"`
+}
+
+// couldFit reports whether o's node would have room for n if it were empty.
+func (o *Offer) couldFit(n need) bool {
+	return !o.Lent && o.AllSlots >= n.slots && o.AllMemBytes >= n.mem && (n.pin == "" || n.pin == o.Site)
 }
 
 func (o *Offer) fits(n need) bool {
@@ -28,19 +39,40 @@ func (o *Offer) before(p *Offer) bool {
 	return o.Slots < p.Slots
 }
 
+// ReserveAfter is how long a job waits before a node is kept free for it.
+const ReserveAfter = time.Minute
+
+// Plan is what [Match] proposes.
+type Plan struct {
+	Grants []Grant
+	// Reserved is the node that is kept free for a job that waits for more room than any node has; zero: none. Nobody else
+	// should be given its slots.
+	Reserved crdt.NodeID
+}
+
 // Match says what to grant to whom, at most limit grants: jobs in submit order, tasks in index order, and what does
 // not fit is passed over. fresh are jobs whose Submit commands stand at the given places (from 1) of the same entry,
 // in order; they come after all others. Among the offers that fit, the one with the least left over is taken, the
 // first of equals. Neither m nor offers change.
 //
-// It costs O(kinds of needs + grants × (log kinds + offers)), whatever the backlog.
-func Match(m *Machine, offers []Offer, fresh []Fresh, limit int) []Grant {
-	p := planner{offers: append([]Offer(nil), offers...), limit: limit}
+// So that a wide job does not wait for ever while small ones take every slot that comes free, the first job that fits
+// nowhere, would fit a node if that were empty, and was submitted [ReserveAfter] ago (by the time of the log) reserves
+// one: of those nodes the one with most free. Later jobs get nothing there, so what is free on it only grows, as
+// attempts end, until the job fits.
+//
+// It costs O(kinds of needs × offers + grants × (log kinds + offers)), whatever the backlog.
+func Match(m *Machine, offers []Offer, fresh []Fresh, limit int) Plan {
+	p := planner{offers: append([]Offer(nil), offers...), limit: limit, kept: -1}
+	p.reserve(m)
 	p.line(m)
 	for _, f := range fresh {
 		p.fresh(m, f)
 	}
-	return p.grants
+	plan := Plan{Grants: p.grants}
+	if p.kept >= 0 {
+		plan.Reserved = p.offers[p.kept].Node
+	}
+	return plan
 }
 
 // Fresh is a job that is not there yet: the Submit at place Of of the entry.
@@ -53,6 +85,34 @@ type planner struct {
 	offers []Offer
 	grants []Grant
 	limit  int
+
+	kept    int // the offer that is reserved; -1: none
+	keptFor Seq // for this job: later ones leave it alone
+}
+
+// reserve finds the job that needs a reservation, and the offer for it.
+func (p *planner) reserve(m *Machine) {
+	for k, c := range m.classes {
+		seq, _ := c.line.first() // a class is never empty
+		if m.now-m.jobs[seq].Submitted < int64(ReserveAfter) || p.kept >= 0 && seq > p.keptFor || p.place(k, 0) >= 0 {
+			continue
+		}
+		if at := p.roomiest(k); at >= 0 {
+			p.kept, p.keptFor = at, seq
+		}
+	}
+}
+
+// roomiest returns the offer with most free among those that n could fit one day, the first of equals; -1: none.
+func (p *planner) roomiest(n need) int {
+	best := -1
+	for i := range p.offers {
+		o := &p.offers[i]
+		if o.couldFit(n) && (best < 0 || cmp.Or(o.Slots-p.offers[best].Slots, cmp.Compare(o.MemBytes, p.offers[best].MemBytes)) > 0) {
+			best = i
+		}
+	}
+	return best
 }
 
 // head is the first job not yet looked at in the line of a class.
@@ -87,7 +147,7 @@ func (p *planner) line(m *Machine) {
 		}
 	}()
 	for k, c := range m.classes {
-		if p.place(k) < 0 {
+		if p.place(k, 0) < 0 {
 			continue
 		}
 		next, stop := iter.Pull(c.line.all())
@@ -116,7 +176,7 @@ func (p *planner) job(j *job, n need) bool {
 		if left == 0 || len(p.grants) == p.limit {
 			break
 		}
-		at := p.place(n)
+		at := p.place(n, j.Seq)
 		if at < 0 {
 			return false
 		}
@@ -141,7 +201,7 @@ func (p *planner) fresh(m *Machine, f Fresh) {
 		left = min(left, spec.MaxTasks)
 	}
 	for k := range uint32(left) {
-		at := p.place(n)
+		at := p.place(n, maxSeq)
 		if at < 0 || len(p.grants) == p.limit {
 			return
 		}
@@ -149,10 +209,16 @@ func (p *planner) fresh(m *Machine, f Fresh) {
 	}
 }
 
-// place returns the offer that n fits best, -1 if none.
-func (p *planner) place(n need) int {
+// maxSeq is later than all jobs.
+const maxSeq = ^Seq(0)
+
+// place returns the offer that the need n of a job fits best, -1 if none. What is reserved is none to later jobs.
+func (p *planner) place(n need, of Seq) int {
 	best := -1
 	for i := range p.offers {
+		if i == p.kept && of > p.keptFor {
+			continue
+		}
 		if p.offers[i].fits(n) && (best < 0 || p.offers[i].before(&p.offers[best])) {
 			best = i
 		}

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -30,7 +31,7 @@ func TestAnyCommands(t *testing.T) {
 }
 
 func (w *world) entry(t *rapid.T) {
-	w.now = max(0, w.now+rapid.Int64Range(-5, 100).Draw(t, "time"))
+	w.now = max(0, w.now+rapid.Int64Range(-5, 100).Draw(t, "time")*rapid.SampledFrom([]int64{1, 1e9}).Draw(t, "unit"))
 	e := Entry{At: w.now}
 	for range rapid.IntRange(1, 4).Draw(t, "commands") {
 		e.Commands = append(e.Commands, w.command(t))
@@ -48,12 +49,16 @@ func (w *world) match(t *rapid.T) {
 	}
 	var offers []Offer
 	for i := range rapid.IntRange(0, 3).Draw(t, "offers") {
-		offers = append(offers, Offer{node(i + 1), rapid.SampledFrom([]SiteID{"s1", "s2"}).Draw(t, "site"),
-			rapid.IntRange(0, 4).Draw(t, "slots"), rapid.Int64Range(0, 3).Draw(t, "mem") << 20, rapid.Bool().Draw(t, "lent")})
+		o := Offer{Node: node(i + 1), Site: rapid.SampledFrom([]SiteID{"s1", "s2"}).Draw(t, "site"), AllMemBytes: 3 << 20,
+			Slots: rapid.IntRange(0, 4).Draw(t, "slots"), MemBytes: rapid.Int64Range(0, 3).Draw(t, "mem") << 20, Lent: rapid.Bool().Draw(t, "lent")}
+		o.AllSlots = o.Slots + rapid.IntRange(0, 2).Draw(t, "used")
+		offers = append(offers, o)
 	}
 	used := map[string]int{}
 	first := len(e.Commands)
-	for _, g := range Match(w.m, offers, fresh, rapid.IntRange(0, 6).Draw(t, "limit")) {
+	plan := Match(w.m, offers, fresh, rapid.IntRange(0, 6).Draw(t, "limit"))
+	w.reservation(t, plan, offers)
+	for _, g := range plan.Grants {
 		e.Commands = append(e.Commands, Command{Grant: &g})
 		used[g.Node.String()]++
 	}
@@ -65,6 +70,30 @@ func (w *world) match(t *rapid.T) {
 	for _, o := range offers {
 		if used[o.Node.String()] > o.Slots {
 			t.Fatalf("%d tasks on %d slots", used[o.Node.String()], o.Slots)
+		}
+	}
+}
+
+// reservation wants a reserved node to be given to earlier jobs only than the first one that needs the whole of a node,
+// which is looked for among all jobs here.
+func (w *world) reservation(t *rapid.T, plan Plan, offers []Offer) {
+	var first Seq
+	for _, s := range w.m.sortedJobs() {
+		j := w.m.jobs[s]
+		n := need{j.Spec.Slots, j.Spec.MemBytes, j.Spec.Pin}
+		fits := func(o Offer) bool { return o.fits(n) }
+		could := func(o Offer) bool { return o.couldFit(n) }
+		if j.grantable() > 0 && w.m.now-j.Submitted >= int64(ReserveAfter) && !slices.ContainsFunc(offers, fits) && slices.ContainsFunc(offers, could) {
+			first = s
+			break
+		}
+	}
+	if (first == 0) != plan.Reserved.IsZero() {
+		t.Fatalf("job %d should have a reservation; reserved is %v", first, plan.Reserved)
+	}
+	for _, g := range plan.Grants {
+		if first != 0 && g.Node == plan.Reserved && (g.Of != 0 || g.Job > first) {
+			t.Fatalf("%+v takes the node that is kept for job %d", g, first)
 		}
 	}
 }

@@ -264,7 +264,7 @@ func (s *sim) dispatch() {
 			offers = append(offers, c.offer)
 		}
 	}
-	for _, g := range Match(s.m, offers, nil, 64) {
+	for _, g := range Match(s.m, offers, nil, 64).Grants {
 		r := s.propose(Command{Grant: &g})[0]
 		if r.Err != nil {
 			s.t.Fatalf("grant: %v", r.Err)

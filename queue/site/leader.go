@@ -25,8 +25,10 @@ type leader struct {
 	pulls   map[*pulled]struct{}    // of other sites
 	waiting []item                  // commands for the next entry
 	flying  *entry                  // the entry on its way; nil: none
-	owed    map[*ownedWait]struct{} // nodes that wait for results to bring back
-	watches map[*watchWait]struct{}
+	// reserved is the node that the last match kept for a job that needs much room; zero: none.
+	reserved crdt.NodeID
+	owed     map[*ownedWait]struct{} // nodes that wait for results to bring back
+	watches  map[*watchWait]struct{}
 
 	expiry *time.Timer
 	tidied time.Time // last look for jobs to forget

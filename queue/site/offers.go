@@ -114,7 +114,8 @@ func (l *leader) match(fresh []queue.Fresh, limit int) []flyingGrant {
 	byNode := map[crdt.NodeID]flyingGrant{}
 	for n, p := range l.claims {
 		if p.lent == nil && !p.flying {
-			offers = append(offers, queue.Offer{Node: n, Site: l.s.cfg.Site, Slots: p.claim.Slots, MemBytes: p.claim.MemBytes})
+			offers = append(offers, queue.Offer{Node: n, Site: l.s.cfg.Site, Slots: p.claim.Slots, MemBytes: p.claim.MemBytes,
+				AllSlots: p.claim.AllSlots, AllMemBytes: p.claim.AllMemBytes})
 			byNode[n] = flyingGrant{claim: p}
 		}
 	}
@@ -128,10 +129,12 @@ func (l *leader) match(fresh []queue.Fresh, limit int) []flyingGrant {
 		}
 	}
 	slices.SortFunc(offers, func(a, b queue.Offer) int { return slices.Compare(a.Node[:], b.Node[:]) })
-	var grants []queue.Grant
+	var plan queue.Plan
 	if len(offers) > 0 {
-		l.s.cfg.Book.Read(func(m *queue.Machine) { grants = queue.Match(m, offers, fresh, limit) })
+		l.s.cfg.Book.Read(func(m *queue.Machine) { plan = queue.Match(m, offers, fresh, limit) })
 	}
+	grants := plan.Grants
+	l.reserved = plan.Reserved
 	all := make([]flyingGrant, len(grants))
 	for k, g := range grants {
 		all[k] = byNode[g.Node]
@@ -211,11 +214,11 @@ func (l *leader) granted(g queue.Grant, r queue.Result, voters []crdt.NodeID) gr
 	return out
 }
 
-// free returns the claims that could be lent to another site, largest first.
+// free returns the claims that could be lent to another site, largest first. A node that is kept for a job of ours is not.
 func (l *leader) free() []*parked {
 	var all []*parked
 	for _, p := range l.claims {
-		if p.lent == nil && !p.flying && p.next == nil && p.claim.Slots > 0 {
+		if p.lent == nil && !p.flying && p.next == nil && p.claim.Slots > 0 && p.node != l.reserved {
 			all = append(all, p)
 		}
 	}

@@ -65,6 +65,10 @@ type claim struct {
 	Slots    int    `cbor:"4,keyasint"`
 	MemBytes int64  `cbor:"5,keyasint"`
 	WaitMS   int64  `cbor:"6,keyasint"`
+
+	// What the node has in all.
+	AllSlots    int   `cbor:"7,keyasint,omitempty"`
+	AllMemBytes int64 `cbor:"8,keyasint,omitempty"`
 }
 
 // granted is one attempt for a node.

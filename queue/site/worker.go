@@ -189,7 +189,7 @@ func (w *worker) claim(ctx context.Context) {
 	w.claims.open++
 	w.claims.last++
 	c := claim{ID: w.claims.last, Known: w.claims.known, Life: w.claims.life, Slots: w.slots, MemBytes: max(0, w.mem),
-		WaitMS: w.s.cfg.ClaimWait.Milliseconds()}
+		WaitMS: w.s.cfg.ClaimWait.Milliseconds(), AllSlots: w.s.cfg.Slots, AllMemBytes: w.s.cfg.MemBytes}
 	w.mu.Unlock()
 	w.tasks.Go(func() { w.claimed(ctx, c) })
 }
