@@ -63,7 +63,7 @@ func TestWideJobStarts(t *testing.T) {
 		for _, n := range sizes {
 			widest = max(widest, n)
 		}
-		const longest = 4 // steps that a small task takes at most
+		const shortest, longest = 10, 30 // steps that a small task takes
 		m, index := New("s1", 1), uint64(0)
 		begun := time.Unix(1000, 0)
 		apply := func(step int, commands ...Command) []Result {
@@ -89,7 +89,10 @@ func TestWideJobStarts(t *testing.T) {
 			return n
 		}
 		for i := range busy {
-			busy[i] = map[int]int{rapid.IntRange(1, longest).Draw(t, "first end"): sizes[i]}
+			busy[i] = map[int]int{}
+			for range sizes[i] {
+				busy[i][rapid.IntRange(1, longest).Draw(t, "first end")]++
+			}
 		}
 		apply(0, Command{Submit: &Submit{wide}}, Command{Submit: &Submit{small}})
 		most := int(ReserveAfter/time.Second) + longest*(widest+2)
@@ -106,7 +109,7 @@ func TestWideJobStarts(t *testing.T) {
 					return
 				}
 				apply(step, Command{Grant: &g})
-				busy[int(g.Node[0])-1][step+rapid.IntRange(1, longest).Draw(t, "takes")]++
+				busy[int(g.Node[0])-1][step+rapid.IntRange(shortest, longest).Draw(t, "takes")]++
 			}
 			apply(step)
 		}
