@@ -70,16 +70,23 @@ type Executor struct {
 
 	mu       sync.Mutex // guards all below and the fields of attempts and links that say so
 	attempts map[string]*attempt
-	links    map[string]*link // by shim ID
-	idle     []*link          // newest last: it is used first, the others age
-	out      []Result         // not yet received by the caller; at most one an attempt
-	acked    []string         // the newest keys that are done with, oldest first
+	links    map[string]*link    // by shim ID
+	idle     []*link             // newest last: it is used first, the others age
+	out      []Result            // not yet received by the caller; at most one an attempt
+	spares   map[uint32][]string // directories to use again, by owner
+	acked    []string            // the newest keys that are done with, oldest first
 	closed   bool
 }
 
 const (
 	collectors = 8    // collections at once: they mostly wait for flushes, which they share
 	ackedKept  = 8192 // acknowledged keys remembered, against late repetitions of a Start
+)
+
+// Modes of an attempt's directory and of those in it that are the job's.
+const (
+	attemptMode = 0o711
+	ownMode     = 0o700
 )
 
 // phase of an attempt.
@@ -96,6 +103,7 @@ const (
 type attempt struct {
 	rec     attemptRecord
 	dir     string
+	spare   bool          // dir was another attempt's: work/ and tmp/ are in it
 	began   chan struct{} // closed when its process runs, or never will
 	ended   chan struct{} // closed when its end is known
 	phase   phase         // by Executor.mu, as all below
@@ -121,7 +129,7 @@ func New(cfg Config) (*Executor, error) {
 	cfg.Dir = dir
 	e := &Executor{cfg: cfg, codec: newCodec(), ready: make(chan struct{}), results: make(chan Result),
 		wake: make(chan struct{}, 1), collect: make(chan struct{}, collectors),
-		attempts: map[string]*attempt{}, links: map[string]*link{}}
+		attempts: map[string]*attempt{}, links: map[string]*link{}, spares: map[uint32][]string{}}
 	if e.boot, err = BootID(); err != nil {
 		return nil, err
 	}
@@ -302,6 +310,9 @@ func (e *Executor) Ack(key string) error {
 		e.acked = slices.Clone(e.acked[ackedKept/2:])
 	}
 	e.mu.Unlock()
+	if e.keepSpare(trash, ownerOf(a.rec.Spec.Account)) {
+		return nil
+	}
 	if err := removeTree(trash); err != nil {
 		return fmt.Errorf("exec: ack: %w", err)
 	}

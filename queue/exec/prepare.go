@@ -23,12 +23,8 @@ const (
 // prepare fills the attempt's directory and returns what its shim is to do.
 func (e *Executor) prepare(ctx context.Context, a *attempt) (*order, error) {
 	spec := &a.rec.Spec
-	for _, name := range []string{dirWork, dirTmp} {
-		dir := filepath.Join(a.dir, name)
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return nil, err
-		}
-		if err := own(spec.Account, func(uid, gid int) error { return os.Lchown(dir, uid, gid) }); err != nil {
+	if !a.spare {
+		if err := makeOwnDirs(a); err != nil {
 			return nil, err
 		}
 	}
@@ -48,6 +44,20 @@ func (e *Executor) prepare(ctx context.Context, a *attempt) (*order, error) {
 		o.Cred = &credential{UID: acc.UID, GID: acc.GID, Groups: acc.Groups}
 	}
 	return o, nil
+}
+
+// makeOwnDirs makes the directories in which the job works.
+func makeOwnDirs(a *attempt) error {
+	for _, name := range []string{dirWork, dirTmp} {
+		dir := filepath.Join(a.dir, name)
+		if err := os.Mkdir(dir, ownMode); err != nil {
+			return err
+		}
+		if err := own(a.rec.Spec.Account, func(uid, gid int) error { return os.Lchown(dir, uid, gid) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // own gives something to the account, if there is one and we may.

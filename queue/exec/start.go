@@ -108,7 +108,8 @@ func (e *Executor) reserve(spec Spec, until BootTime) (*attempt, error) {
 	case NowBoot() >= until:
 		return nil, ErrLease
 	}
-	if err := os.Mkdir(a.dir, 0o711); err != nil {
+	var err error
+	if a.spare, err = e.makeDir(a); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("%w: %w", ErrStarted, err)
 		}

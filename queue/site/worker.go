@@ -25,6 +25,8 @@ type worker struct {
 	claims   claimState
 	voters   map[queue.SiteID][]crdt.NodeID // of owners, as last heard
 
+	confirming bool // a renewal for what has just started is due
+
 	offer chan struct{} // more is free: claim
 	renew chan struct{} // renew now
 	tasks sync.WaitGroup
@@ -175,6 +177,26 @@ func (w *worker) poke() {
 	}
 }
 
+// confirmAfter is how long after a start its first renewal may come: one for all that started meanwhile, none for what
+// has ended by then. Until then an attempt that vanishes counts as one that was never heard of.
+const confirmAfter = 500 * time.Millisecond
+
+// confirmSoon has the attempts that have started confirmed by a renewal.
+func (w *worker) confirmSoon() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.confirming {
+		return
+	}
+	w.confirming = true
+	time.AfterFunc(confirmAfter, func() {
+		w.mu.Lock()
+		w.confirming = false
+		w.mu.Unlock()
+		w.poke()
+	})
+}
+
 // maxClaims is how many claims may be under way at once: each says how much is free in all, the newest counts.
 const maxClaims = 3
 
@@ -264,7 +286,7 @@ func (w *worker) start(ctx context.Context, a *attempt, g granted) {
 	release, complete := w.begin(ctx, a, g)
 	if release == nil && complete == nil {
 		w.s.publishSoon()
-		w.poke() // the first renewal confirms that it runs
+		w.confirmSoon()
 		return
 	}
 	w.send(ctx, a, report{Release: release, Complete: complete})
