@@ -79,6 +79,12 @@ func (m *Machine) Job(s Seq, alive Alive) (JobView, bool) {
 	return j.view(alive), true
 }
 
+// HasEnded reports whether nothing of a job is left to do: it has ended and its results are back, or it does not exist.
+func (m *Machine) HasEnded(s Seq) bool {
+	j := m.jobs[s]
+	return j == nil || j.Ended != 0 && j.owed == 0
+}
+
 // Spec returns what a job asks for, in its normal form. It shares memory with m: it must not be changed. nil: no such job.
 func (m *Machine) Spec(s Seq) *Spec {
 	j := m.jobs[s]
@@ -128,7 +134,7 @@ func (j *job) view(alive Alive) JobView {
 	}
 	looked := 0
 	for _, t := range j.Tasks { // enough to choose from, whatever the size of the job
-		if looked++; looked > 4096 || len(nodes) >= 4*viewNodes {
+		if looked++; looked > 32*viewNodes || len(nodes) >= 4*viewNodes {
 			break
 		}
 		nodes[t.Node] = true

@@ -114,8 +114,13 @@ type ownedWait struct {
 
 type watchWait struct {
 	watch
+	from   time.Time // not answered before, but with the first look and with the end
 	answer func(answer)
 }
+
+// watchPace is the least time between two looks of one watcher at a job that goes on: its tasks may end by the hundreds a
+// second.
+const watchPace = 100 * time.Millisecond
 
 func (l *leader) waitOwed(from crdt.NodeID, o owed, reply func(answer)) {
 	w := &ownedWait{from, reply}
@@ -132,11 +137,19 @@ func (l *leader) waitOwed(from crdt.NodeID, o owed, reply func(answer)) {
 }
 
 func (l *leader) waitChange(q watch, reply func(answer)) {
-	w := &watchWait{q, reply}
+	w := &watchWait{watch: q, answer: reply}
+	if q.Seen != (queue.Counts{}) {
+		w.from = time.Now().Add(watchPace)
+	}
 	if l.answerWatch(w, false) {
 		return
 	}
 	l.watches[w] = struct{}{}
+	l.after(watchPace.Milliseconds(), func(l *leader) {
+		if _, waits := l.watches[w]; waits && l.answerWatch(w, false) {
+			delete(l.watches, w)
+		}
+	})
 	l.after(q.WaitMS, func(l *leader) {
 		if _, waits := l.watches[w]; waits {
 			delete(l.watches, w)
@@ -196,8 +209,15 @@ func (l *leader) answerWatch(w *watchWait, anyway bool) bool {
 	var v queue.JobView
 	var found bool
 	alive := l.s.alive()
-	l.s.cfg.Book.Read(func(m *queue.Machine) { v, found = m.Job(w.Job, alive) })
+	early := !anyway && time.Now().Before(w.from)
+	l.s.cfg.Book.Read(func(m *queue.Machine) {
+		if early = early && !m.HasEnded(w.Job); !early {
+			v, found = m.Job(w.Job, alive)
+		}
+	})
 	switch {
+	case early:
+		return false
 	case !found:
 		w.answer(no(noJob(w.Job)))
 	case anyway || v.Counts != w.Seen || v.Owed != w.Owed:
