@@ -35,6 +35,9 @@ const (
 // TagName is the tag that holds the host name.
 const TagName = "name"
 
+// tagLeaving is the tag of a member that is about to leave.
+const tagLeaving = "leaving"
+
 // ErrClosed says that the membership was left or closed.
 var ErrClosed = errors.New("gossip: membership is closed")
 
@@ -170,6 +173,12 @@ func (m *Membership) release() { <-m.turn }
 
 // inTurn runs f, which cannot be interrupted, in its turn. When ctx ends first it returns; f goes on to its own end.
 func (m *Membership) inTurn(ctx context.Context, f func() error) error {
+	m.mu.Lock()
+	closed := m.closed
+	m.mu.Unlock()
+	if closed {
+		return ErrClosed // whatever ctx says
+	}
 	if err := m.take(ctx); err != nil {
 		return err
 	}
@@ -227,11 +236,26 @@ func (m *Membership) SetTags(ctx context.Context, tags map[string]string) error 
 // Leave tells the others that this node goes on purpose, waits for the word to spread (a few seconds, or until ctx
 // ends) and closes.
 func (m *Membership) Leave(ctx context.Context) error {
+	m.announceLeave(ctx)
 	err := m.inTurn(ctx, m.serf.Leave)
 	if err = errors.Join(err, m.Close()); err != nil {
 		return fmt.Errorf("gossip: leave: %w", err)
 	}
 	return nil
+}
+
+// announceLeave says by a tag that this node is about to go. Serf's own word for it may come after the news that the node
+// is gone, which would look like a failure for a moment; the tag, which is sent before both, tells the two apart.
+func (m *Membership) announceLeave(ctx context.Context) {
+	self, ok := m.view.get(m.self)
+	if !ok || len(m.Alive()) == 0 {
+		return
+	}
+	tags := maps.Clone(self.Tags)
+	tags[tagLeaving] = "1"
+	if err := m.inTurn(ctx, func() error { return m.serf.SetTags(tags) }); err != nil {
+		m.cfg.Log.Debug("gossip: leaving without notice", "err", err)
+	}
 }
 
 // Close stops without a word: to the others this node failed, unless Leave came first. It returns when all that was

@@ -50,7 +50,11 @@ func (v *view) apply(e serf.MemberEvent, now time.Time) {
 		case serf.EventMemberJoin:
 			v.put(id, Alive, sm.Tags, now)
 		case serf.EventMemberFailed:
-			v.put(id, Failed, sm.Tags, now)
+			state := Failed
+			if sm.Tags[tagLeaving] != "" { // it went before its good-bye came
+				state = Left
+			}
+			v.put(id, state, sm.Tags, now)
 		case serf.EventMemberLeave:
 			v.put(id, Left, sm.Tags, now)
 		case serf.EventMemberUpdate:
