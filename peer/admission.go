@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -48,7 +47,7 @@ func (d *Daemon) join(ctx context.Context, records *replica.Replica, net *fabric
 		if refused := new(admit.Refusal); errors.As(err, &refused) {
 			hint = refused.Hint()
 		}
-		return server.Problem(api.CodeRefused, hint, "not let in: %v", err)
+		return server.Problem(api.CodeRefused, hint, "not let in: %s", strings.TrimPrefix(err.Error(), "admit: "))
 	}
 	return d.takeOver(ctx, records, net, welcome)
 }
@@ -110,11 +109,9 @@ func (n *node) startAdmitting() {
 			}
 			if e.Err != nil {
 				n.events.Add("join.refused", fmt.Sprintf("%s (%s) was not let in: %v", who, e.Remote, e.Err), "node", e.Node.String(), "token", e.Token.String())
-				n.log.Warn("a join was refused", "name", who, "remote", e.Remote, "err", e.Err)
 				return
 			}
 			n.events.Add("join.admitted", fmt.Sprintf("%s (%s) was let in", who, e.Remote), "node", e.Node.String(), "token", e.Token.String())
-			n.log.Info("let a node in", "name", who, "remote", e.Remote, "node", e.Node.String())
 		},
 	})
 }
@@ -191,19 +188,10 @@ func joinCommand(seeds []string, site, token string) string {
 // dialable turns multiaddrs into host:port, loopback only when there is nothing else, each once.
 func dialable(addrs []string) []string {
 	var far, near []string
-	for _, a := range addrs {
-		part := strings.Split(a, "/") // "", "ip4", host, "udp", port, …
-		if len(part) < 5 {
-			continue
-		}
-		host := part[2]
-		hostport := net.JoinHostPort(host, part[4])
-		ip := net.ParseIP(host)
-		switch {
-		case slices.Contains(far, hostport) || slices.Contains(near, hostport):
-		case ip != nil && ip.IsLoopback():
+	for _, hostport := range api.HostPorts(addrs) {
+		if onlyHere(hostport) {
 			near = append(near, hostport)
-		default:
+		} else {
 			far = append(far, hostport)
 		}
 	}
@@ -211,6 +199,13 @@ func dialable(addrs []string) []string {
 		return far
 	}
 	return near
+}
+
+// onlyHere reports whether an address means this machine alone.
+func onlyHere(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	ip := net.ParseIP(host)
+	return err == nil && ip != nil && ip.IsLoopback()
 }
 
 // findToken takes an ID or its unambiguous beginning.
@@ -228,19 +223,22 @@ func findToken(view *crdt.View, text string) (crdt.TokenID, error) {
 }
 
 func apiToken(view *crdt.View, t crdt.Token, now time.Time) api.Token {
-	out := api.Token{ID: t.ID.String(), Expires: t.Expires, Reusable: t.Reusable, Issuer: nodeName(view, t.Issuer)}
+	out := api.Token{ID: t.ID.String(), Expires: t.Expires, Reusable: t.Reusable, Issuer: nodeName(view, t.Issuer), State: tokenState(t, now)}
 	for _, id := range t.UsedBy {
 		out.UsedBy = append(out.UsedBy, nodeName(view, id))
 	}
+	return out
+}
+
+// tokenState says what a token is good for; "open" ones admit.
+func tokenState(t crdt.Token, now time.Time) string {
 	switch {
 	case t.Revoked:
-		out.State = "revoked"
+		return "revoked"
 	case len(t.UsedBy) > 0 && !t.Reusable:
-		out.State = "used"
+		return "used"
 	case now.After(t.Expires):
-		out.State = "expired"
-	default:
-		out.State = "open"
+		return "expired"
 	}
-	return out
+	return "open"
 }

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -16,7 +17,9 @@ import (
 func (d *Daemon) registerCluster(s *server.Server) {
 	s.Handle("GET /v1/members", d.reading(func(n *node, _ *http.Request) (any, error) {
 		view := n.replica.View()
-		return list(n, "MemberList", each(view.Members(), func(m crdt.Member) api.Member { return n.member(view, m) })), nil
+		rows := each(view.Members(), func(m crdt.Member) api.Member { return n.member(view, m) })
+		slices.SortStableFunc(rows, func(a, b api.Member) int { return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Name, b.Name)) })
+		return list(n, "MemberList", rows), nil
 	}))
 	s.Handle("GET /v1/hosts", d.reading(func(n *node, _ *http.Request) (any, error) {
 		view := n.replica.View()

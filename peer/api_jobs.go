@@ -12,7 +12,6 @@ import (
 
 	"vcpeer/crdt"
 	"vcpeer/peer/api"
-	"vcpeer/peer/config"
 	"vcpeer/peer/server"
 	"vcpeer/queue"
 	"vcpeer/queue/blob"
@@ -27,14 +26,21 @@ const (
 // registerJobs adds what concerns blobs and jobs.
 func (d *Daemon) registerJobs(s *server.Server) {
 	s.Handle("PUT /v1/blobs", d.reading(func(n *node, r *http.Request) (any, error) {
+		_, uid, _, err := caller(r)
+		if err != nil {
+			return nil, err
+		}
 		hash, size, err := n.jobs.blobs.Put(r.Context(), r.Body)
 		if errors.Is(err, blob.ErrNoSpace) || errors.Is(err, blob.ErrQuota) {
 			return nil, server.Problem(api.CodeBusy, "free some space below the state directory of this node", "%v", err)
 		}
+		if err == nil {
+			n.jobs.uploads.add(uid, hash)
+		}
 		return api.Blob{Hash: hash, Size: size}, err
 	}))
 	s.Handle("HEAD /v1/blobs/{hash}", d.reading(func(n *node, r *http.Request) (any, error) {
-		if !n.jobs.blobs.Has(r.PathValue("hash")) {
+		if hash := r.PathValue("hash"); !n.jobs.blobs.Has(hash) || !n.mayUse(r, hash) {
 			return nil, server.Problem(api.CodeNotFound, "", "no such blob")
 		}
 		return nil, nil
@@ -49,9 +55,9 @@ func (d *Daemon) registerJobs(s *server.Server) {
 		if err != nil {
 			return err
 		}
-		owner, err := n.jobs.service.Resolve(id)
+		owner, err := n.resolve(id)
 		if err != nil {
-			return jobProblem(err)
+			return err
 		}
 		return jobProblem(n.jobs.service.Wait(r.Context(), id, func(v queue.JobView) error { return send(n.job(owner, v)) }))
 	}))
@@ -75,31 +81,49 @@ func caller(r *http.Request) (name string, uid uint32, admin bool, err error) {
 	return c.Name(), c.UID, c.UID == 0 || int(c.UID) == os.Geteuid(), nil
 }
 
+// owner is whom jobs belong to: by the ID of his account where jobs run as accounts, else by name.
+type owner struct{ name, account string }
+
 // submitter is the account that a caller's jobs belong to. Where jobs run as accounts, the caller must be one, by number:
 // a local user who merely has an account's name is somebody else.
-func (d *Daemon) submitter(n *node, r *http.Request) (string, error) {
+func (d *Daemon) submitter(n *node, r *http.Request) (owner, error) {
 	name, uid, _, err := caller(r)
-	if err != nil || d.cfg.JobsAs == config.JobsAsSelf {
-		return name, err
+	if err != nil || !n.asAccounts {
+		return owner{name: name}, err
 	}
 	if uid == 0 {
-		return "", server.Problem(api.CodeRefused,
+		return owner{}, server.Problem(api.CodeRefused,
 			"add an account (`vcpeer account add NAME`) and submit as that user, or start the node with --jobs-as self to run all jobs as the daemon's user",
 			"jobs are not run as root")
 	}
 	account, ok := accountWithUID(n.replica.View(), uid)
 	switch {
 	case ok && !account.Disabled:
-		return account.Name, nil
+		return owner{account.Name, account.ID.String()}, nil
 	case ok:
-		return "", server.Problem(api.CodeRefused, "an administrator can bring it back: vcpeer account enable "+account.Name,
+		return owner{}, server.Problem(api.CodeRefused, "an administrator can bring it back: vcpeer account enable "+account.Name,
 			"account %s (uid %d) is not in force: %s", account.Name, uid, account.Why)
 	case crdt.CheckID("uid", uid) != nil:
-		return "", server.Problem(api.CodeRefused, "add an account (`vcpeer account add NAME`) and submit as that user",
+		return owner{}, server.Problem(api.CodeRefused, "add an account (`vcpeer account add NAME`) and submit as that user",
 			"user %s (uid %d) is one of the system, and has no account in this cluster", name, uid)
 	}
-	return "", server.Problem(api.CodeRefused, fmt.Sprintf("an administrator can add one: vcpeer account add %s --uid %d", name, uid),
+	return owner{}, server.Problem(api.CodeRefused, fmt.Sprintf("an administrator can add one: vcpeer account add %s --uid %d", name, uid),
 		"user %s (uid %d) has no account in this cluster", name, uid)
+}
+
+// script is the job's script as a list: of one, or none.
+func script(ask api.Submit) []api.File {
+	if ask.Script == nil {
+		return nil
+	}
+	return []api.File{*ask.Script}
+}
+
+// mayUse says whether the caller has shown that he has a content. Where all jobs run as one user there is nobody to hide
+// it from.
+func (n *node) mayUse(r *http.Request, hash string) bool {
+	c, ok := server.CallerOf(r.Context())
+	return !n.asAccounts || ok && n.jobs.uploads.has(c.UID, hash)
 }
 
 // accountWithUID returns the account that has a number, also when it was removed; not one that lost the number to it.
@@ -129,6 +153,11 @@ func (n *node) submit(d *Daemon, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, f := range append(ask.Inputs, script(ask)...) {
+		if !n.mayUse(r, f.Hash) {
+			return nil, server.Problem(api.CodeRefused, "submit again: the files are sent anew", "you have not sent this node the content of %s", f.Path)
+		}
+	}
 	if space, err := n.jobs.group.Space(); err == nil && space.Low() {
 		return nil, server.Problem(api.CodeBusy, "free some space below the state directory of this node", "the disk of the queue is nearly full: nothing new is accepted")
 	}
@@ -141,92 +170,21 @@ func (n *node) submit(d *Daemon, r *http.Request) (any, error) {
 	name := siteName(n.replica.View(), n.site)
 	id := queue.JobID{Seq: seq, Site: name}.String()
 	tasks := spec.Tasks().Len()
-	n.events.Add("job.submitted", fmt.Sprintf("%s submitted job %s (%s, %d tasks)", user, id, spec.Name, tasks), "job", id, "user", user)
+	n.events.Add("job.submitted", fmt.Sprintf("%s submitted job %s (%s, %d tasks)", user.name, id, spec.Name, tasks), "job", id, "user", user.name)
 	return api.Submitted{ID: id, Seq: uint64(seq), Site: name, Tasks: tasks}, nil
 }
 
-func (n *node) listJobs(r *http.Request) (any, error) {
-	name, _, _, err := caller(r)
-	if err != nil {
-		return nil, err
-	}
-	q := r.URL.Query()
-	user := q.Get("user")
-	switch user {
-	case "":
-		user = n.userName(r, name)
-	case "*":
-		user = ""
-	}
-	limit, err := number(q.Get("limit"), "limit")
-	if err != nil {
-		return nil, err
-	}
-	sites, err := n.namedSites(q.Get("site"))
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
-	defer cancel()
-	out := list(n, "JobList", []api.Job{})
-	out.Heard = api.Heard{}
-	open := q.Get("all") != "1"
-	if open {
-		out.Hidden = n.ended(ctx, sites, user)
-	}
-	for _, s := range n.jobs.service.List(ctx, sites, user, open, limit) {
-		out.Heard.Of++
-		if s.Err != nil {
-			out.Heard.Missing = append(out.Heard.Missing, api.Missing{Site: n.directory.SiteName(s.Site), Reason: s.Err.Error()})
-			continue
-		}
-		out.Heard.Sites++
-		for _, v := range s.Jobs {
-			out.Items = append(out.Items, n.job(s.Site, v))
-		}
-	}
-	return out, nil
-}
-
-// ended counts the jobs that a list of open ones leaves out, as far as the sites answer.
-func (n *node) ended(ctx context.Context, sites []queue.SiteID, user string) int {
-	count := 0
-	for _, s := range n.jobs.service.List(ctx, sites, user, false, 0) {
-		for _, v := range s.Jobs {
-			if !v.Ended.IsZero() {
-				count++
-			}
-		}
-	}
-	return count
-}
-
-// userName is the account by which the caller's jobs go: the one with his number, else his name. A user of this machine
+// callerOwner is whom the caller's jobs belong to: the account with his number, else his name. A user of this machine
 // who merely has the name of an account is somebody else, and goes by no name that an account can have.
-func (n *node) userName(r *http.Request, name string) string {
+func (n *node) callerOwner(r *http.Request, name string) owner {
 	c, ok := server.CallerOf(r.Context())
 	if !ok || !n.asAccounts {
-		return name
+		return owner{name: name}
 	}
 	if a, ok := accountWithUID(n.replica.View(), c.UID); ok {
-		return a.Name
+		return owner{a.Name, a.ID.String()}
 	}
-	return fmt.Sprintf("uid %d", c.UID)
-}
-
-// namedSites turns the query's site into IDs: none for all, "." for this one.
-func (n *node) namedSites(name string) ([]queue.SiteID, error) {
-	switch name {
-	case "":
-		return nil, nil
-	case ".":
-		return []queue.SiteID{siteIDOf(n.site)}, nil
-	}
-	id, ok := n.directory.SiteByName(name)
-	if !ok {
-		return nil, server.Problem(api.CodeNotFound, "`vcpeer sites` shows the sites", "no site is called %q", name)
-	}
-	return []queue.SiteID{id}, nil
+	return owner{name: fmt.Sprintf("uid %d", c.UID)}
 }
 
 func (n *node) jobDetail(r *http.Request) (any, error) {
@@ -236,9 +194,9 @@ func (n *node) jobDetail(r *http.Request) (any, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
-	owner, err := n.jobs.service.Resolve(id)
+	owner, err := n.resolve(id)
 	if err != nil {
-		return nil, jobProblem(err)
+		return nil, err
 	}
 	view, tasks, err := n.allTasks(ctx, id)
 	if err != nil {
@@ -286,6 +244,9 @@ func (n *node) why(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := n.resolve(id); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
 	w, err := n.jobs.service.Why(ctx, id)
@@ -314,9 +275,13 @@ func (n *node) cancelJob(r *http.Request) (any, error) {
 		}
 		id.Task = &task
 	}
+	if _, err := n.resolve(id); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
-	pending, running, err := n.jobs.service.Cancel(ctx, id, n.userName(r, name), admin)
+	by := n.callerOwner(r, name)
+	pending, running, err := n.jobs.service.Cancel(ctx, id, by.name, by.account, admin)
 	if err != nil {
 		return nil, jobProblem(err)
 	}
@@ -330,7 +295,7 @@ func (n *node) mayRead(r *http.Request, v queue.JobView) error {
 	if err != nil {
 		return err
 	}
-	if admin || n.userName(r, name) == v.Spec.User {
+	if by := n.callerOwner(r, name); admin || v.Spec.OwnedBy(by.name, by.account) {
 		return nil
 	}
 	return server.Problem(api.CodeRefused, "", "job %d belongs to %s", v.Seq, v.Spec.User)
@@ -371,12 +336,12 @@ func jobProblem(err error) error {
 }
 
 // spec translates a request to what the queue keeps.
-func (n *node) spec(ask api.Submit, user string) (queue.Spec, error) {
+func (n *node) spec(ask api.Submit, by owner) (queue.Spec, error) {
 	if !filepath.IsAbs(ask.Dir) {
 		return queue.Spec{}, server.Problem(api.CodeBadRequest, "", "dir %q: want an absolute path", ask.Dir)
 	}
 	s := queue.Spec{
-		Key: ask.Key, User: user, Name: ask.Name, Argv: ask.Argv, Shell: ask.Shell, Env: ask.Env, Slots: ask.Slots, MemBytes: ask.MemBytes,
+		Key: ask.Key, User: by.name, Account: by.account, Name: ask.Name, Argv: ask.Argv, Shell: ask.Shell, Env: ask.Env, Slots: ask.Slots, MemBytes: ask.MemBytes,
 		Time: ask.Time, MaxTasks: ask.MaxTasks, Inputs: each(ask.Inputs, queueFile), Outputs: ask.Outputs, AfterAny: ask.AfterAny,
 		Dir: ask.Dir, Stdout: ask.Stdout, Stderr: ask.Stderr, Join: ask.Join, Retries: ask.Retries,
 	}

@@ -48,7 +48,7 @@ func (d *Daemon) belong(ctx context.Context, records *replica.Replica, net *fabr
 		return fmt.Errorf("found a cluster: %w", err)
 	}
 	d.events.Add("cluster.founded", "this node founded a cluster", "cluster", id.String())
-	d.log.Info("founded a new cluster", "cluster", id.String()[:16], "more machines", "`vcpeer token` prints the command for them")
+	d.log.Info("made a new cluster", "cluster", id.String()[:16])
 	return nil
 }
 
@@ -125,7 +125,12 @@ func (d *Daemon) hostName() string {
 	if d.cfg.Name != "" {
 		return d.cfg.Name
 	}
-	name, _ := os.Hostname() // without one there is a default below
+	name, _ := os.Hostname() // without one there is a default
+	return hostLabel(name)
+}
+
+// hostLabel makes a machine's name one label of a host name (RFC 1123) in lower case.
+func hostLabel(name string) string {
 	name, _, _ = strings.Cut(strings.ToLower(name), ".")
 	name = strings.Trim(notLabel.ReplaceAllString(name, "-"), "-")
 	if name == "" {

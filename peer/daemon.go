@@ -35,6 +35,8 @@ type Daemon struct {
 
 	welcomers []crdt.NodeID // members that a newcomer gets the records from; the one that let it in first
 
+	narrator narrator // owned by the goroutine of Run
+
 	phase atomic.Pointer[phase]
 	node  atomic.Pointer[node] // nil until the node is a running member
 	quit  chan ending          // holds the first request to end
@@ -132,11 +134,13 @@ func (d *Daemon) run(ctx context.Context) error {
 	}
 	d.node.Store(n)
 	d.enter(phaseRunning, "")
+	d.greet(n)
 	d.notify(daemon.SdNotifyReady)
 	why, err := d.wait(ctx, n)
 	d.notify(daemon.SdNotifyStopping)
 	d.enter(phaseLeaving, "handing over")
 	n.shutdown(context.WithoutCancel(ctx), why)
+	d.log.Info(farewell(why))
 	return err
 }
 
@@ -159,6 +163,17 @@ func (d *Daemon) wait(ctx context.Context, n *node) (ending, error) {
 	}
 }
 
+// farewell is the last line of a node's log.
+func farewell(why ending) string {
+	switch why {
+	case leaving:
+		return "this node has left the cluster"
+	case evicted:
+		return "this node was put out of the cluster"
+	}
+	return "stopped; this node stays a member, and jobs that run here go on"
+}
+
 // outForGood ends the daemon of a node that the cluster has put out.
 func (d *Daemon) outForGood() error {
 	return server.Problem(api.CodeRefused, "to join again as a new node, remove "+d.cfg.State+" and ask a member for a token",
@@ -173,11 +188,25 @@ func (d *Daemon) stop(why ending) {
 	}
 }
 
+// enter sets the phase for whoever asks, and tells it in the log where it is news. Only Run's goroutine calls it.
 func (d *Daemon) enter(name, detail string) {
-	if old := d.phase.Swap(&phase{name, detail}); old == nil || old.name != name || old.detail != detail {
-		d.log.Info(name, "detail", detail)
+	d.phase.Store(&phase{name, detail})
+	step := name
+	if detail != "" {
+		step += ": " + detail
 	}
-	d.notify("STATUS=" + name + ": " + detail)
+	if d.narrator.tells(step, time.Now()) {
+		d.log.Log(context.Background(), levelOf(name), step)
+	}
+	d.notify("STATUS=" + step)
+}
+
+// levelOf is how loud a phase is in the log: what is over in a moment, or told otherwise, is for those who look for it.
+func levelOf(phase string) slog.Level {
+	if phase == phaseJoining || phase == phaseLeaving {
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
 }
 
 // notify tells systemd, if it started us (sd_notify(3)).

@@ -19,7 +19,7 @@ import (
 // what is older than loadTTL is of a node that is gone.
 const (
 	loadKind = "load"
-	loadTTL  = 45 * time.Second
+	loadTTL  = time.Minute
 )
 
 // load is what a node says of itself beside what the queue needs.

@@ -29,6 +29,7 @@ type jobs struct {
 	book     *site.Book
 	service  *site.Service
 	dir      *directory
+	uploads  *uploads
 }
 
 // blobMaxAge is how long a blob that no job refers to is kept for the next job that sends the same input.
@@ -38,7 +39,7 @@ const blobMaxAge = 7 * 24 * time.Hour
 const blobGCEvery = 10 * time.Minute
 
 func (d *Daemon) startJobs(ctx context.Context, n *node) (_ *jobs, err error) {
-	j := &jobs{slots: d.slots(), memBytes: memoryBytes(), dir: n.directory}
+	j := &jobs{slots: d.slots(), memBytes: memoryBytes(), dir: n.directory, uploads: newUploads()}
 	n.directory.own = j.load
 	dir := filepath.Join(d.cfg.State, "queue")
 	if j.blobs, err = blob.Open(blob.Options{Dir: filepath.Join(dir, "blobs")}); err != nil {
@@ -188,19 +189,23 @@ type exchangedBlobs struct {
 	*blob.Exchange
 }
 
-// accountOf resolves the owner of a job to the account it runs as: nil for the daemon's own user.
+// accountOf resolves the owner of a job, by the ID of his account, to whom it runs as: nil for the daemon's own user.
 func (d *Daemon) accountOf(n *node) func(context.Context, string) (*exec.Account, error) {
 	if d.cfg.JobsAs == config.JobsAsSelf {
 		return func(context.Context, string) (*exec.Account, error) { return nil, nil }
 	}
-	return func(_ context.Context, user string) (*exec.Account, error) {
+	return func(_ context.Context, text string) (*exec.Account, error) {
 		view := n.replica.View()
-		a, ok := view.AccountNamed(user)
+		id, err := crdt.ParseAccountID(text)
+		if err != nil || text == "" {
+			return nil, errors.New("the job belongs to no account, and this node runs jobs as accounts only")
+		}
+		a, ok := view.Account(id)
 		switch {
 		case !ok:
-			return nil, fmt.Errorf("no account is called %q", user)
+			return nil, fmt.Errorf("account %s is not known here yet", id)
 		case a.Disabled:
-			return nil, fmt.Errorf("account %s is not in force: %s", user, a.Why)
+			return nil, fmt.Errorf("account %s is not in force: %s", a.Name, a.Why)
 		}
 		out := &exec.Account{Name: a.Name, UID: a.UID, GID: a.UID, Home: a.Home, Shell: a.Shell}
 		for _, id := range a.Groups {

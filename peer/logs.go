@@ -106,8 +106,8 @@ func (n *node) logs(r *http.Request, send func(any) error) error {
 	if f.streams, err = logStreams(r.URL.Query().Get("stream")); err != nil {
 		return err
 	}
-	if f.owner, err = n.jobs.service.Resolve(id); err != nil {
-		return jobProblem(err)
+	if f.owner, err = n.resolve(id); err != nil {
+		return err
 	}
 	view, err := f.round()
 	if err != nil {

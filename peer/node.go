@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -237,10 +238,34 @@ func (n *node) followMembers(ctx context.Context) {
 			if e.Lost > 0 {
 				n.events.Add("events.missed", fmt.Sprintf("%d changes of members were not noted", e.Lost))
 			}
-			name := nodeName(n.replica.View(), e.Member.ID)
-			n.events.Add("member."+e.Member.State.String(), name+" is "+e.Member.State.String(), "node", e.Member.ID.String())
+			if e.Was == e.Member.State {
+				continue // it only says more of itself
+			}
+			view := n.replica.View()
+			n.events.Add("member."+e.Member.State.String(), memberNews(memberName(view, e.Member), e.Member.State, view.Standing(e.Member.ID)), "node", e.Member.ID.String())
 		}
 	}
+}
+
+// memberName is what the records call a member, else what it calls itself: a newcomer's record comes after it.
+func memberName(view *crdt.View, m gossip.Member) string {
+	if name := view.NameOf(m.ID); name != "" {
+		return name
+	}
+	return cmp.Or(m.Name(), m.ID.Short())
+}
+
+// memberNews says in a sentence how a member is now.
+func memberNews(name string, now gossip.State, standing crdt.Standing) string {
+	switch {
+	case now == gossip.Alive:
+		return name + " is there"
+	case now == gossip.Failed:
+		return name + " does not answer any more"
+	case standing == crdt.Joined:
+		return name + " was stopped"
+	}
+	return name + " has left the cluster"
 }
 
 // fail notes that a part has stopped which the node cannot do without.

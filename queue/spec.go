@@ -30,7 +30,7 @@ const (
 // Spec is what a user asks for. Scripts and files are content-addressed: a hash is the hex SHA-256 of the content.
 type Spec struct {
 	Key      string            `cbor:"1,keyasint"`            // drawn by the client; the same key of the same user is the same job
-	User     string            `cbor:"2,keyasint"`            // account name of the owner
+	User     string            `cbor:"2,keyasint"`            // name of the owner, as people know him
 	Name     string            `cbor:"3,keyasint"`            // [A-Za-z0-9._-]{1,128}
 	Argv     []string          `cbor:"4,keyasint,omitempty"`  // the command; with Script, the arguments after it
 	Script   *File             `cbor:"5,keyasint,omitempty"`  // nil: Argv is a command
@@ -52,6 +52,7 @@ type Spec struct {
 	Join     bool              `cbor:"21,keyasint,omitempty"` // standard error goes into standard output
 	Retries  int               `cbor:"22,keyasint,omitempty"` // how often a task lost with its node is started again
 	Node     crdt.NodeID       `cbor:"23,keyasint"`           // where it was submitted and results return to
+	Account  string            `cbor:"24,keyasint,omitempty"` // ID of the owner\'s account, which outlives his name; empty: the user that runs vcpeer
 }
 
 // File is content with a name. Path is relative to the task's directory, slash-separated.
@@ -91,6 +92,15 @@ func (r Range) check() *Error {
 		return refuse(Invalid, fmt.Sprintf("array of %d tasks: the limit is %d", r.Len(), MaxTasks))
 	}
 	return nil
+}
+
+// OwnedBy says whether the job is that of a user with an account. A name may go to somebody else in time, an account never
+// does; the name counts only where jobs have no account.
+func (s *Spec) OwnedBy(user, account string) bool {
+	if s.Account != "" || account != "" {
+		return s.Account == account
+	}
+	return s.User == user
 }
 
 // Tasks returns the indices of the job's tasks, 0-0 without an array.

@@ -9,6 +9,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -32,6 +33,7 @@ const (
 
 // Config is everything a daemon is told. Load fills it; Validate has passed on what Load returns.
 type Config struct {
+	Dir    string // --dir, absolute: all of the node is below it; empty: the usual places
 	File   string // the file that was or would be read
 	State  string // directory of key, records, queue, blobs; mode 0700
 	Socket string // unix socket of the API
@@ -127,6 +129,9 @@ func WithPort(addr string) string {
 // hostPort checks host:port with a port of at least least; an empty host means every address of the machine when least is 0.
 func hostPort(addr string, least int) error {
 	host, port, err := net.SplitHostPort(addr)
+	if err == nil && strings.Contains(host, ":") {
+		_, err = netip.ParseAddr(host)
+	}
 	if err != nil {
 		return fmt.Errorf("want host:port")
 	}

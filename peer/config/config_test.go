@@ -47,6 +47,29 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+func TestAJobsVariablesAreNoSettings(t *testing.T) {
+	env := map[string]string{"VCPEER_SITE": "osaka", "VCPEER_SLOTS": "4", "VCPEER_DIR": "/work", "VCPEER_SOCKET": "/s"}
+	for id, want := range map[string]string{"": "osaka /work 4 /s", "7": "  0 /s"} {
+		env["VCPEER_JOB_ID"] = id
+		l, err := Load(Sources{User: who(1000, env)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%s %s %d %s", l.Site, l.Dir, l.Slots, l.Socket); got != want {
+			t.Errorf("job %q: got %q, want %q", id, got, want)
+		}
+	}
+}
+
+func TestBadSeeds(t *testing.T) {
+	for seed, good := range map[string]bool{"a": true, "a:1": true, "::1": true, "[::1]:7475": true, "a:b:c:d": false, "a:0": false, "a:99999": false} {
+		_, err := Load(Sources{Flags: map[string][]string{"seed": {seed}}, User: who(1000, nil)})
+		if (err == nil) != good {
+			t.Errorf("%s: %v", seed, err)
+		}
+	}
+}
+
 func TestBadFile(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"near", "site: a\nslot: 3\n", `f.yaml:2: unknown key "slot"; did you mean "slots"?`},

@@ -26,6 +26,7 @@ type Loaded struct {
 
 // Load merges the sources and validates the result. A file that was named must exist; the default one may be absent.
 func Load(s Sources) (*Loaded, error) {
+	s.User.Getenv = outsideJobs(s.User.Getenv)
 	dir, file, err := s.places()
 	if err != nil {
 		return nil, err
@@ -36,7 +37,7 @@ func Load(s Sources) (*Loaded, error) {
 		file = paths.File
 	}
 	l := &Loaded{Config: defaults(paths, s.User), from: map[string]string{}}
-	l.File = file
+	l.Dir, l.File = dir, file
 	if err := l.readFile(file, named); err != nil {
 		return nil, err
 	}
@@ -65,6 +66,21 @@ func Load(s Sources) (*Loaded, error) {
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	return l, nil
+}
+
+// outsideJobs hides from a command inside a job the variables that tell the job where it runs: its VCPEER_SITE,
+// VCPEER_SLOTS and VCPEER_DIR are facts about the job, not settings.
+func outsideJobs(getenv func(string) string) func(string) string {
+	if getenv("VCPEER_JOB_ID") == "" {
+		return getenv
+	}
+	return func(name string) string {
+		switch name {
+		case "VCPEER_SITE", "VCPEER_SLOTS", "VCPEER_DIR":
+			return ""
+		}
+		return getenv(name)
+	}
 }
 
 // places finds --dir and --config; dir comes back absolute, file empty when none was named.

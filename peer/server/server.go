@@ -19,6 +19,8 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"time"
+
+	"vcpeer/peer/api"
 )
 
 // maxBodyBytes bounds a JSON request; a script travels as a blob, so nothing honest comes near.
@@ -142,7 +144,8 @@ func listen(ctx context.Context, socket string, mode os.FileMode) (net.Listener,
 	}
 	if conn, err := net.DialTimeout("unix", socket, time.Second); err == nil {
 		conn.Close()
-		return nil, fmt.Errorf("server: another vcpeer answers on %s", socket)
+		return nil, Problem(api.CodeRefused, "look at it with: vcpeer --socket "+socket+" status (a second node on this machine needs its own --dir and --listen)",
+			"another vcpeer runs here already: it answers at %s", socket)
 	}
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("server: stale socket: %w", err)

@@ -138,7 +138,7 @@ func TestStreamSaysItsError(t *testing.T) {
 func TestSocketOfTheLivingIsKept(t *testing.T) {
 	_, socket := serve(t, func(*server.Server) {})
 	err := server.New(slog.Default()).Serve(t.Context(), socket, 0o600)
-	if err == nil || !strings.Contains(err.Error(), "another vcpeer answers") {
+	if err == nil || !strings.Contains(err.Error(), "another vcpeer runs here already") {
 		t.Errorf("second server on one socket: %v", err)
 	}
 }

@@ -48,8 +48,8 @@ type Config struct {
 	Peers func() []Candidate
 	Log   *slog.Logger // nil: discard
 
-	Tick           time.Duration // default 30 ms
-	ElectionTicks  int           // default 10: a follower waits 10 to 20 ticks for a sign of its leader
+	Tick           time.Duration // default 50 ms
+	ElectionTicks  int           // default 8: a follower waits 8 to 16 ticks for a sign of its leader
 	HeartbeatTicks int           // default 2
 
 	// ReplaceAfter is how long a voter may be silent before it is replaced, if there is a node to replace it.
@@ -73,8 +73,8 @@ const (
 
 // withDefaults fills in what is zero.
 func (c Config) withDefaults() Config {
-	setDefault(&c.Tick, 30*time.Millisecond)
-	setDefault(&c.ElectionTicks, 10)
+	setDefault(&c.Tick, 50*time.Millisecond)
+	setDefault(&c.ElectionTicks, 8)
 	setDefault(&c.HeartbeatTicks, 2)
 	setDefault(&c.ReplaceAfter, 30*time.Second)
 	setDefault(&c.StableFor, time.Second)

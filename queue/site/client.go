@@ -127,14 +127,14 @@ func (s *Service) Why(ctx context.Context, id queue.JobID) (queue.Why, error) {
 	return w, s.askSite(ctx, site, opWhy, get{Job: id.Seq}, &w, 0)
 }
 
-// Cancel ends a job, or the task that id names, for a user; admin may cancel the jobs of others. It returns how many
+// Cancel ends a job, or the task that id names, for a user and his account; admin may cancel the jobs of others. It returns how many
 // tasks were waiting and are gone now, and how many are being stopped.
-func (s *Service) Cancel(ctx context.Context, id queue.JobID, by string, admin bool) (pending, running int, err error) {
+func (s *Service) Cancel(ctx context.Context, id queue.JobID, by, account string, admin bool) (pending, running int, err error) {
 	site, err := s.Resolve(id)
 	if err != nil {
 		return 0, 0, err
 	}
-	c := cancel{Job: id.Seq, By: by, Admin: admin}
+	c := cancel{Job: id.Seq, By: by, ByID: account, Admin: admin}
 	if id.Task != nil {
 		c.Tasks = &queue.Range{First: *id.Task, Last: *id.Task, Step: 1}
 	}

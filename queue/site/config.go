@@ -95,8 +95,8 @@ type Config struct {
 	Blobs     Blobs
 	Directory Directory
 	Deliver   Deliver
-	// Account resolves the owner of a job on the executing node; nil without an error means the daemon's own user.
-	Account func(ctx context.Context, user string) (*exec.Account, error)
+	// Account resolves the owner of a job (queue.Spec.Account) on this node; nil without an error means the daemon's own user.
+	Account func(ctx context.Context, id string) (*exec.Account, error)
 
 	Slots    int   // CPUs this node gives to tasks; 0: it runs none
 	MemBytes int64 // memory it gives to them

@@ -25,12 +25,12 @@ import (
 // owner: a user gets no file where that user could not write one.
 type Files struct {
 	Blobs   Blobs
-	Account func(ctx context.Context, user string) (*exec.Account, error) // nil account: the daemon's own user
+	Account func(ctx context.Context, id string) (*exec.Account, error) // see Config.Account
 }
 
 // Deliver writes the results of one task.
 func (f Files) Deliver(ctx context.Context, d Delivery) (problem string, err error) {
-	owner, err := f.Account(ctx, d.Spec.User)
+	owner, err := f.Account(ctx, d.Spec.Account)
 	if err != nil {
 		return "", err
 	}

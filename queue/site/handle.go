@@ -178,7 +178,7 @@ func (l *leader) cancel(c cancel, reply func(answer)) {
 	case !found:
 		reply(no(noJob(c.Job)))
 		return
-	case v.Spec.User != c.By && !c.Admin:
+	case !v.Spec.OwnedBy(c.By, c.ByID) && !c.Admin:
 		reply(no(&queue.Error{Code: queue.Denied, Text: fmt.Sprintf("job %d belongs to %s", c.Job, v.Spec.User)}))
 		return
 	}

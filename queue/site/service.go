@@ -143,7 +143,7 @@ func (s *Service) publishSoon() {
 }
 
 // publishAgain is how often the load is published without a change, so that it does not expire.
-const publishAgain = 10 * time.Second
+const publishAgain = 20 * time.Second
 
 func (s *Service) publishLoop(ctx context.Context) {
 	again := time.NewTicker(publishAgain)

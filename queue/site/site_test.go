@@ -204,15 +204,15 @@ func TestCancel(t *testing.T) {
 		seq := submit(t, a, array(jobSpec(a, "cancel", "100h"), 10))
 		time.Sleep(10 * time.Second) // both sites run some
 		id := queue.JobID{Seq: seq, Site: "s1-name"}
-		if _, _, err := b.svc.Cancel(t.Context(), id, "bob", false); !errors.Is(err, queue.Denied) {
+		if _, _, err := b.svc.Cancel(t.Context(), id, "bob", "", false); !errors.Is(err, queue.Denied) {
 			t.Errorf("cancel of another user's job: %v", err)
 		}
 		one := 10
-		if p, r, err := b.svc.Cancel(t.Context(), queue.JobID{Seq: seq, Site: "s1-name", Task: &one}, "ann", false); p != 1 || r != 0 || err != nil {
+		if p, r, err := b.svc.Cancel(t.Context(), queue.JobID{Seq: seq, Site: "s1-name", Task: &one}, "ann", "", false); p != 1 || r != 0 || err != nil {
 			t.Errorf("cancel of a task: %d, %d, %v", p, r, err)
 		}
 		began := time.Now()
-		p, r, err := b.svc.Cancel(t.Context(), id, "ann", false)
+		p, r, err := b.svc.Cancel(t.Context(), id, "ann", "", false)
 		if p != 5 || r != 4 || err != nil {
 			t.Errorf("cancel: %d waiting, %d running, %v", p, r, err)
 		}

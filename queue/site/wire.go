@@ -121,7 +121,8 @@ type cancel struct {
 	Job   queue.Seq    `cbor:"1,keyasint"`
 	Tasks *queue.Range `cbor:"2,keyasint,omitempty"`
 	By    string       `cbor:"3,keyasint"`
-	Admin bool         `cbor:"4,keyasint"` // may cancel jobs of others
+	ByID  string       `cbor:"5,keyasint,omitempty"` // account, as in queue.Spec
+	Admin bool         `cbor:"4,keyasint"`           // may cancel jobs of others
 }
 
 // owed is parked until the asking node has results to bring back.

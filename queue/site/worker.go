@@ -309,7 +309,7 @@ func (w *worker) begin(ctx context.Context, a *attempt, g granted) (*queue.Relea
 	if err := w.fetch(ctx, g); err != nil {
 		return release("cannot get the job's files: "+err.Error(), ctx.Err() == nil)
 	}
-	account, err := w.s.cfg.Account(ctx, g.Spec.User)
+	account, err := w.s.cfg.Account(ctx, g.Spec.Account)
 	if err != nil {
 		return release(fmt.Sprintf("user %s cannot run here: %v", g.Spec.User, err), true)
 	}
