@@ -302,6 +302,54 @@ func TestRun(t *testing.T) {
 	}
 }
 
+func TestRunLeavesNoFiles(t *testing.T) {
+	done := api.JobDetail{Job: ended(api.StateDone, api.Counts{Total: 1, Done: 1})}
+	routes := runRoutes(apitest.Lines{}, done)
+	var got api.Submit
+	routes["POST /v1/jobs"] = func(w http.ResponseWriter, r *http.Request) {
+		got = api.Submit{}
+		if err := json.NewDecoder(r.Body).Decode(&got); err != nil {
+			t.Error(err)
+		}
+		apitest.WriteLine(w, api.Submitted{ID: "42.kyoto", Seq: 42, Site: "kyoto", Tasks: 1})
+	}
+	s := newShell(t, apitest.Start(t, routes))
+	s.expect(0, "", "", "run", "--", "x")
+	if got.Stdout != "/dev/null" || got.Stderr != "/dev/null" {
+		t.Errorf("stdout %q, stderr %q", got.Stdout, got.Stderr)
+	}
+	s.expect(0, "", "", "run", "--stdout", "kept", "--", "x")
+	if got.Stdout != "kept" || got.Stderr != "/dev/null" {
+		t.Errorf("stdout %q, stderr %q", got.Stdout, got.Stderr)
+	}
+}
+
+func TestStopReturnsWhenTheNodeIsGone(t *testing.T) {
+	for _, verb := range []string{"stop", "leave"} {
+		told, asked := 0, 0
+		var s *shell
+		var socket string
+		node := apitest.Start(t, apitest.Routes{
+			"POST /v1/" + verb: func(http.ResponseWriter, *http.Request) { told++ },
+			"GET /v1/status": func(w http.ResponseWriter, _ *http.Request) {
+				if asked++; asked == 3 {
+					_ = os.Remove(socket) // as the last act of a daemon
+				}
+				w.Header().Set("Connection", "close") // the next question finds the socket, or nothing
+				apitest.WriteLine(w, api.Status{})
+			},
+		})
+		s, socket = newShell(t, node), node.Socket
+		args := []string{verb}
+		if verb == "leave" {
+			args = append(args, "--yes")
+		}
+		if code := s.run(args...); code != 0 || told != 1 || asked < 3 {
+			t.Errorf("%s: exit %d, told %d times, asked %d times\n%s", verb, code, told, asked, &s.errs)
+		}
+	}
+}
+
 func TestRunCancelsOnInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

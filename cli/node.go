@@ -3,9 +3,11 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,27 +17,56 @@ import (
 func newStop(e *env) *cobra.Command {
 	return &cobra.Command{Use: "stop", Short: "Stop the node; it stays a member and its running jobs go on", Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := e.ask(cmd.Context(), func(ctx context.Context, c *api.Client) error { return c.Stop(ctx) }); err != nil {
+			if err := e.end(cmd.Context(), (*api.Client).Stop); err != nil {
 				return err
 			}
-			return e.done("stopping; vcpeer start goes on from here")
+			return e.done("stopped; vcpeer start goes on from here")
 		}}
+}
+
+// endWithin bounds how long stop and leave wait for the daemon's process to be done; it hands its work over first.
+const endWithin = 30 * time.Second
+
+// end tells the node to end and returns when it has: what is typed next finds its port and its socket free.
+func (e *env) end(ctx context.Context, tell func(*api.Client, context.Context) error) error {
+	return e.ask(ctx, func(ctx context.Context, c *api.Client) error {
+		if err := tell(c, ctx); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeoutCause(ctx, endWithin, &api.Problem{Code: api.CodeDeadline,
+			Message: fmt.Sprintf("the node was told to end, but is still there after %v", endWithin), Hint: "vcpeer status shows what it does"})
+		defer cancel()
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			var p *api.Problem
+			if _, err := c.Status(ctx); errors.As(err, &p) && p.Code == api.CodeNoDaemon {
+				return nil
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	})
 }
 
 func newLeave(e *env) *cobra.Command {
 	var yes bool
-	cmd := &cobra.Command{Use: "leave", Short: "Take this node out of the cluster for good",
-		Long: `Leave hands over what this node holds, tells the others, and stops it. The machine needs a new join token to come
-back. To stop it for a while use vcpeer stop.`,
+	cmd := &cobra.Command{Use: "leave", Short: "Take this node out of the cluster; its state stays, so that it may come back",
+		Long: `Leave hands over what this node holds, tells the others that it is gone on purpose, and stops it: nobody waits for it
+any more. Its key and its records stay here, so vcpeer start brings it back without a token. A machine that must not
+come back is evicted (vcpeer evict NODE, on another one). To stop a node for a while use vcpeer stop.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := e.confirm(yes, "take this node out of the cluster"); err != nil {
 				return err
 			}
-			if err := e.ask(cmd.Context(), func(ctx context.Context, c *api.Client) error { return c.Leave(ctx) }); err != nil {
+			if err := e.end(cmd.Context(), (*api.Client).Leave); err != nil {
 				return err
 			}
-			return e.done("this node has left the cluster")
+			return e.done("this node has left the cluster and is stopped")
 		}}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd

@@ -37,7 +37,7 @@ func (o *jobOptions) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.after, "after", nil, "start when this job has ended well; may be repeated")
 	f.BoolVar(&o.afterAny, "after-any", false, "with --after: however it ended")
 	f.StringVar(&o.dir, "result-dir", "", "where results come back (default: the current directory)")
-	f.StringVar(&o.stdout, "stdout", "", "file for standard output; may hold $JOB_ID, $TASK_ID, $JOB_NAME")
+	f.StringVar(&o.stdout, "stdout", "", "file for standard output; may hold $JOB_ID, $TASK_ID, $JOB_NAME; /dev/null: none")
 	f.StringVar(&o.stderr, "stderr", "", "file for standard error, likewise")
 	f.BoolVar(&o.join, "join-output", false, "standard error goes where standard output goes")
 	f.StringVar(&o.shell, "shell", "", "interpreter for a script without #! (default /bin/sh)")
@@ -47,8 +47,8 @@ func (o *jobOptions) flags(f *pflag.FlagSet) {
 
 const jobHelp = `
 A script is sent as it is; what comes after it are its arguments. A command follows two dashes. The job runs in a
-directory of its own that holds the files given with --in; files that fit --out come back when it has ended, as does
-its output, as NAME.oID and NAME.eID.
+directory of its own that holds the files given with --in; files that fit --out come back when it has ended. What
+submit's jobs print comes back as NAME.oID and NAME.eID, unless --stdout and --stderr name other files.
 
 A script may hold options in lines that begin with #VCPEER, before its first command:
 
