@@ -21,8 +21,8 @@ func newMembers(e *env) *cobra.Command {
 				if m.RTTMilli > 0 {
 					rtt = fmt.Sprintf("%.1f ms", m.RTTMilli)
 				}
-				if len(m.Addrs) > 0 {
-					addr = m.Addrs[0]
+				if all := api.HostPorts(m.Addrs); len(all) > 0 {
+					addr = all[0]
 				}
 				t.add(name, m.Site, state(m.State), rtt, dash(m.Version), addr, m.ID)
 			}

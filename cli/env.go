@@ -78,7 +78,7 @@ func (e *env) load(flags map[string][]string) (*config.Loaded, error) {
 	}
 	l, err := config.Load(config.Sources{Flags: flags, Dir: e.dir, File: e.config, User: e.who()})
 	if err != nil {
-		return nil, &api.Problem{Code: api.CodeBadRequest, Message: err.Error(), Hint: "vcpeer config shows each value and where it comes from"}
+		return nil, &api.Problem{Code: api.CodeBadRequest, Message: err.Error(), Hint: "vcpeer start --help lists the settings"}
 	}
 	return l, nil
 }
@@ -90,7 +90,7 @@ func (e *env) client() (*api.Client, error) {
 		return nil, err
 	}
 	socket := l.Socket
-	if l.Source("socket") == config.SourceDefault && e.dir == "" && e.Getenv("VCPEER_DIR") == "" {
+	if l.Source("socket") == config.SourceDefault && l.Dir == "" {
 		if _, err := os.Stat(socket); err != nil {
 			if _, err := os.Stat(config.SystemSocket); err == nil {
 				socket = config.SystemSocket

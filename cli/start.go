@@ -28,18 +28,16 @@ configuration file or a variable VCPEER_…; vcpeer config shows what is in forc
 		Example: `  vcpeer start --site kyoto
   vcpeer start --site osaka --seed 192.0.2.1 --token vc1-…
   echo "$TOKEN" | vcpeer start --site lab --seed 192.0.2.1 --token -
-  vcpeer start --dir /tmp/n2 --listen :0 --seed 127.0.0.1 --token-file token.txt`,
+  vcpeer start --dir /tmp/n2 --name n2 --listen :0 --seed 127.0.0.1 --token-file token.txt   # a second node here`,
 		Args: exactly(),
 	}
 	keys := config.Keys()
 	for _, k := range keys {
 		if cmd.Root().PersistentFlags().Lookup(k.Name) == nil && k.Name != "socket" { // a global flag
-			cmd.Flags().StringArray(k.Name, nil, fmt.Sprintf("%s (%s)", k.Help, k.Env()))
-			cmd.Flags().Lookup(k.Name).DefValue = ""
-			_ = cmd.Flags().SetAnnotation(k.Name, "hint", []string{k.Hint})
+			cmd.Flags().Var(&setting{key: k}, k.Name, fmt.Sprintf("%s (%s)", k.Help, k.Env()))
 		}
 	}
-	cmd.Flags().StringVar(&tokenFile, "token-file", "", "read the join token from this file")
+	cmd.Flags().StringVar(&tokenFile, "token-file", "", "read the join token from this `FILE`")
 	cmd.Flags().SortFlags = false
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return runStart(cmd.Context(), e, given(cmd.Flags(), keys), tokenFile)
@@ -47,13 +45,25 @@ configuration file or a variable VCPEER_…; vcpeer config shows what is in forc
 	return cmd
 }
 
+// setting is a flag for one key of the configuration: it keeps what was typed, and the configuration judges it.
+type setting struct {
+	key    config.Key
+	values []string
+}
+
+var _ pflag.Value = (*setting)(nil)
+
+func (s *setting) Set(v string) error { s.values = append(s.values, v); return nil }
+func (s *setting) String() string     { return strings.Join(s.values, ",") }
+func (s *setting) Type() string       { return s.key.Hint }
+
 // given collects the settings that were typed.
 func given(f *pflag.FlagSet, keys []config.Key) map[string][]string {
 	flags := map[string][]string{}
 	for _, k := range keys {
 		if fl := f.Lookup(k.Name); fl != nil && fl.Changed {
-			if s, ok := fl.Value.(pflag.SliceValue); ok {
-				flags[k.Name] = s.GetSlice()
+			if s, ok := fl.Value.(*setting); ok {
+				flags[k.Name] = s.values
 			}
 		}
 	}

@@ -45,8 +45,8 @@ func (e *env) printStatus(s *api.Status) {
 		line("", "%s", n.Detail)
 	}
 	line("", "%s", n.ID)
-	for _, a := range n.Listen {
-		line("", "%s", a)
+	if len(n.Listen) > 0 {
+		line("", "reached at %s (TCP and UDP)", strings.Join(api.HostPorts(n.Listen), ", "))
 	}
 	line("cluster", "%s of %s, %d alive%s", plural(c.Members, "member"), plural(c.Sites, "site"), c.Alive, some(c.Failed, "failed"))
 	if c.Conflicts > 0 {

@@ -68,7 +68,7 @@ func runToken(ctx context.Context, e *env, o tokenOptions) error {
 		if tok.Reusable {
 			uses = "any number of machines"
 		}
-		e.note("Token %s lets %s join until %s. On the other machine type:\n", tok.ID, uses, tok.Expires.Local().Format("15:04 on 2 January"))
+		e.note("Token %s lets %s join until %s. On the other machine type:\n", shortID(tok.ID), uses, tok.Expires.Local().Format("15:04 on 2 January"))
 		fmt.Fprintf(e.Out, "%s\n", joinCommand(tok, o.Site))
 	})
 }
@@ -95,10 +95,13 @@ func (e *env) printTokens(l *api.List[api.Token]) {
 		if tok.Reusable {
 			use = "reusable"
 		}
-		t.add(tok.ID, state(tok.State), e.when(tok.Expires), use, tok.Issuer, dash(strings.Join(tok.UsedBy, ",")))
+		t.add(shortID(tok.ID), state(tok.State), e.when(tok.Expires), use, tok.Issuer, dash(strings.Join(tok.UsedBy, ",")))
 	}
 	e.table(t, "no tokens; make one with: vcpeer token")
 }
+
+// shortID tells tokens apart for people; every command takes it.
+func shortID(id string) string { return id[:min(len(id), 8)] }
 
 func newEvict(e *env) *cobra.Command {
 	var ask api.EvictAsk
