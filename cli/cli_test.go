@@ -315,11 +315,11 @@ func TestRunLeavesNoFiles(t *testing.T) {
 	}
 	s := newShell(t, apitest.Start(t, routes))
 	s.expect(0, "", "", "run", "--", "x")
-	if got.Stdout != "/dev/null" || got.Stderr != "/dev/null" {
+	if got.Stdout != api.OutputKept || got.Stderr != api.OutputKept {
 		t.Errorf("stdout %q, stderr %q", got.Stdout, got.Stderr)
 	}
 	s.expect(0, "", "", "run", "--stdout", "kept", "--", "x")
-	if got.Stdout != "kept" || got.Stderr != "/dev/null" {
+	if got.Stdout != "kept" || got.Stderr != api.OutputKept {
 		t.Errorf("stdout %q, stderr %q", got.Stdout, got.Stderr)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,10 +41,10 @@ not 0. The output is kept in files only where --stdout or --stderr names them. W
 // keepNoOutput leaves no files NAME.oID behind of what is shown as it comes; who names files gets them.
 func keepNoOutput(s *api.Submit) {
 	if s.Stdout == "" {
-		s.Stdout = os.DevNull
+		s.Stdout = api.OutputKept
 	}
 	if s.Stderr == "" {
-		s.Stderr = os.DevNull
+		s.Stderr = api.OutputKept
 	}
 }
 

@@ -37,7 +37,7 @@ func (o *jobOptions) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.after, "after", nil, "start when this job has ended well; may be repeated")
 	f.BoolVar(&o.afterAny, "after-any", false, "with --after: however it ended")
 	f.StringVar(&o.dir, "result-dir", "", "where results come back (default: the current directory)")
-	f.StringVar(&o.stdout, "stdout", "", "file for standard output; may hold $JOB_ID, $TASK_ID, $JOB_NAME; /dev/null: none")
+	f.StringVar(&o.stdout, "stdout", "", "file for standard output; may hold $JOB_ID, $TASK_ID, $JOB_NAME; - or /dev/null: no file")
 	f.StringVar(&o.stderr, "stderr", "", "file for standard error, likewise")
 	f.BoolVar(&o.join, "join-output", false, "standard error goes where standard output goes")
 	f.StringVar(&o.shell, "shell", "", "interpreter for a script without #! (default /bin/sh)")

@@ -55,6 +55,10 @@ type Spec struct {
 	Account  string            `cbor:"24,keyasint,omitempty"` // ID of the owner\'s account, which outlives his name; empty: the user that runs vcpeer
 }
 
+// Kept as the path of a standard stream means that it is kept for whoever reads the job's output, and not brought back as
+// a file: for an attached job, whose output was seen while it ran.
+const Kept = "-"
+
 // File is content with a name. Path is relative to the task's directory, slash-separated.
 type File struct {
 	Path string `cbor:"1,keyasint,omitempty"`

@@ -35,6 +35,9 @@ type Submit struct {
 // HOSTNAME (the node's name), RESTARTED ("1" from the second attempt on, else "0") and TMPDIR with TMP.
 const DialectGridEngine = "sge"
 
+// OutputKept as Submit.Stdout or Stderr: the output is kept for Logs and not brought back as a file.
+const OutputKept = "-"
+
 // File is content-addressed: Hash is the hex SHA-256 of the content, held in the blob store.
 type File struct {
 	Path string `json:"path"` // as the job sees it, relative to its directory, slash-separated

@@ -57,7 +57,7 @@ type result struct {
 func results(d Delivery) []result {
 	var all []result
 	stream := func(file *queue.File, template, letter string) {
-		if file == nil {
+		if file == nil || template == queue.Kept {
 			return
 		}
 		name := expand(template, d, letter)

@@ -158,3 +158,12 @@ func TestDeliverAsOwner(t *testing.T) {
 		t.Errorf("written into root's directory: %v", err)
 	}
 }
+
+func TestKeptOutputIsNotBroughtBack(t *testing.T) {
+	out := queue.File{Hash: "h", Size: 1}
+	d := Delivery{Spec: queue.Spec{Name: "n", Dir: "/tmp", Stdout: queue.Kept, Stderr: "err"}, Job: 1}
+	d.Task.Stdout, d.Task.Stderr = &out, &out
+	if got := results(d); len(got) != 1 || got[0].path != "err" {
+		t.Errorf("brought back: %+v, want standard error alone", got)
+	}
+}
