@@ -24,6 +24,11 @@ var rules = []rule{
 	{"vcpeer/queue", "vcpeer/overlay", "the parts meet in peer"},
 	{"vcpeer/overlay", "vcpeer/gossip", "the parts meet in peer"},
 	{"vcpeer/overlay", "vcpeer/queue", "the parts meet in peer"},
+	{"vcpeer/queue/blob", "vcpeer/queue/group", "a store knows no consensus"},
+	{"vcpeer/queue/blob", "vcpeer/queue/exec", "a store knows no jobs"},
+	{"vcpeer/queue/exec", "vcpeer/queue/group", "an executor knows no consensus"},
+	{"vcpeer/queue/exec", "vcpeer/queue/blob", "blobs come through the interface Blobs"},
+	{"vcpeer/queue/group", "vcpeer/queue/exec", "a log knows no jobs"},
 	{"vcpeer/peer/api", "vcpeer/crdt", "a client needs the values of the API and nothing behind it"},
 	{"vcpeer/peer/api", "vcpeer/queue", "a client needs the values of the API and nothing behind it"},
 }
