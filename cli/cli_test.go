@@ -302,6 +302,28 @@ func TestRun(t *testing.T) {
 	}
 }
 
+func TestRunLeavesNoFiles(t *testing.T) {
+	done := api.JobDetail{Job: ended(api.StateDone, api.Counts{Total: 1, Done: 1})}
+	routes := runRoutes(apitest.Lines{}, done)
+	var got api.Submit
+	routes["POST /v1/jobs"] = func(w http.ResponseWriter, r *http.Request) {
+		got = api.Submit{}
+		if err := json.NewDecoder(r.Body).Decode(&got); err != nil {
+			t.Error(err)
+		}
+		apitest.WriteLine(w, api.Submitted{ID: "42.kyoto", Seq: 42, Site: "kyoto", Tasks: 1})
+	}
+	s := newShell(t, apitest.Start(t, routes))
+	s.expect(0, "", "", "run", "--", "x")
+	if got.Stdout != api.OutputKept || got.Stderr != api.OutputKept {
+		t.Errorf("stdout %q, stderr %q", got.Stdout, got.Stderr)
+	}
+	s.expect(0, "", "", "run", "--stdout", "kept", "--", "x")
+	if got.Stdout != "kept" || got.Stderr != api.OutputKept {
+		t.Errorf("stdout %q, stderr %q", got.Stdout, got.Stderr)
+	}
+}
+
 func TestStopReturnsWhenTheNodeIsGone(t *testing.T) {
 	for _, verb := range []string{"stop", "leave"} {
 		told, asked := 0, 0

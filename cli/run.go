@@ -21,7 +21,7 @@ func newRun(e *env) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Run a job as if it were a local command: its output, its exit code",
 		Long: `Run hands in a job, shows its output as it comes and leaves with its exit code; of an array, with the first that is
-not 0. When vcpeer itself fails on the way it leaves with 125 and says how to find the job. Ctrl-C cancels the job.
+not 0. The output is kept in files only where --stdout or --stderr names them. When vcpeer itself fails on the way it leaves with 125 and says how to find the job. Ctrl-C cancels the job.
 ` + jobHelp,
 		Example: "  vcpeer run -- hostname\n  vcpeer run --site osaka --slots 8 --in src/ --out a.out -- make -C src",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -29,12 +29,23 @@ not 0. When vcpeer itself fails on the way it leaves with 125 and says how to fi
 			if err != nil {
 				return attached(err)
 			}
+			keepNoOutput(s)
 			return attached(runRun(cmd.Context(), e, s))
 		},
 	}
 	o.flags(cmd.Flags())
 	cmd.Flags().SetInterspersed(false)
 	return cmd
+}
+
+// keepNoOutput leaves no files NAME.oID behind of what is shown as it comes; who names files gets them.
+func keepNoOutput(s *api.Submit) {
+	if s.Stdout == "" {
+		s.Stdout = api.OutputKept
+	}
+	if s.Stderr == "" {
+		s.Stderr = api.OutputKept
+	}
 }
 
 // attached marks errors as vcpeer's own, whatever they are: only a job's exit status passes.

@@ -47,8 +47,8 @@ func (o *jobOptions) flags(f *pflag.FlagSet) {
 
 const jobHelp = `
 A script is sent as it is; what comes after it are its arguments. A command follows two dashes. The job runs in a
-directory of its own that holds the files given with --in; files that fit --out come back when it has ended, as does
-its output: as NAME.oID and NAME.eID, or in the files that --stdout and --stderr name.
+directory of its own that holds the files given with --in; files that fit --out come back when it has ended. What
+submit's jobs print comes back as NAME.oID and NAME.eID, unless --stdout and --stderr name other files.
 
 A script may hold options in lines that begin with #VCPEER, before its first command:
 
