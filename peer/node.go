@@ -112,8 +112,10 @@ func (n *node) expected() []crdt.NodeID {
 }
 
 func (n *node) sameSite(id crdt.NodeID) bool {
-	h, ok := n.replica.View().Host(id)
-	return ok && h.Site == n.site
+	view := n.replica.View() // and not n.site, which a newcomer does not know yet
+	other, ok := view.Host(id)
+	self, settled := view.Host(n.self)
+	return ok && settled && other.Site == self.Site
 }
 
 // learnAddresses tells the fabric where the records say that members are.

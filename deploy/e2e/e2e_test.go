@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	binary, err = harness.Build(context.Background(), dir)
+	binary, err = harness.Build(context.Background(), dir, buildFlags...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -57,6 +57,11 @@ func clusterIn(t *testing.T, dir string, names ...string) (context.Context, *har
 	c := harness.New(dir, binary)
 	t.Cleanup(func() {
 		c.Kill()
+		for _, n := range c.Nodes {
+			if _, race, found := strings.Cut(n.Log(), "WARNING: DATA RACE"); found {
+				t.Errorf("%s has a data race:%s", n.Name, race[:min(len(race), 6000)])
+			}
+		}
 		if t.Failed() {
 			for _, n := range c.Nodes {
 				t.Logf("==== %s\n%s", n.Name, lastLines(n.Log(), 60))
