@@ -52,7 +52,7 @@ func main() {
 	flag.IntVar(&o.jobs, "jobs", 200, "jobs submitted one after the other")
 	flag.IntVar(&o.tasks, "tasks", 1000, "null tasks of the array that measures the rate")
 	flag.IntVar(&o.slots, "slots", 8, "slots of the node that runs them")
-	flag.IntVar(&o.nodes, "nodes", 100, "nodes of the large cluster")
+	flag.IntVar(&o.nodes, "nodes", 30, "nodes of the large cluster")
 	flag.DurationVar(&o.idle, "idle", 30*time.Second, "how long idle CPU is watched")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
