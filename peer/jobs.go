@@ -47,7 +47,7 @@ func (d *Daemon) startJobs(ctx context.Context, n *node) (_ *jobs, err error) {
 	}
 	n.closers = append(n.closers, j.blobs.Close)
 	j.exchange = blob.NewExchange(j.blobs, n.fabric, blob.Limits{})
-	if j.executor, err = exec.New(exec.Config{Dir: d.attemptsDir(), Blobs: j.blobs, Log: n.log}); err != nil {
+	if j.executor, err = exec.New(exec.Config{Dir: attemptsDir(d.cfg), Blobs: j.blobs, Log: n.log}); err != nil {
 		return nil, err
 	}
 	j.book = site.NewBook(queue.New(siteIDOf(n.site), 1))
@@ -131,11 +131,11 @@ func (d *Daemon) slots() int {
 
 // attemptsDir is where jobs work. Accounts have to reach their own directory in it, so it is not below the state
 // directory, which is closed to them.
-func (d *Daemon) attemptsDir() string {
-	if d.cfg.JobsAs == config.JobsAsAccount && os.Geteuid() == 0 {
-		return filepath.Join(filepath.Dir(d.cfg.State), "vcpeer-jobs")
+func attemptsDir(cfg config.Config) string {
+	if cfg.JobsAs == config.JobsAsAccount && os.Geteuid() == 0 {
+		return filepath.Join(filepath.Dir(cfg.State), "vcpeer-jobs")
 	}
-	return filepath.Join(d.cfg.State, "jobs")
+	return filepath.Join(cfg.State, "jobs")
 }
 
 // load completes what the queue publishes of this node.

@@ -27,7 +27,7 @@ func Uninstall(ctx context.Context, cfg config.Config, dry bool, out io.Writer) 
 	if dry {
 		fmt.Fprintln(out, "would remove the block of vcpeer from /etc/hosts")
 		fmt.Fprintln(out, "would withdraw the cluster's accounts from this system")
-		fmt.Fprintf(out, "would keep %s, which holds this node's identity and records\n", cfg.State)
+		fmt.Fprintf(out, "would keep %s, which holds this node's identity and records, and what jobs left in %s\n", cfg.State, attemptsDir(cfg))
 		return nil
 	}
 	if os.Geteuid() != 0 {
@@ -35,7 +35,8 @@ func Uninstall(ctx context.Context, cfg config.Config, dry bool, out io.Writer) 
 	} else if err := withdraw(ctx, out); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "kept %s, which holds this node's identity and records; remove it if the node will not come back\n", cfg.State)
+	fmt.Fprintf(out, "kept %s, which holds this node's identity and records, and what jobs left in %s; remove both if the node will not come back\n",
+		cfg.State, attemptsDir(cfg))
 	return nil
 }
 
