@@ -41,7 +41,7 @@ func stateColor(state string) string {
 	switch state {
 	case "alive", "done", "ok", "running":
 		return green
-	case "suspect", "unknown", "warn", "held", "joining", "starting", "leaving":
+	case "unknown", "warn", "held", "joining", "starting", "stopping":
 		return yellow
 	case "failed", "fail", "evicted":
 		return red

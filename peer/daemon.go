@@ -50,7 +50,7 @@ const (
 	phaseStarting = "starting"
 	phaseJoining  = "joining"
 	phaseRunning  = "running"
-	phaseLeaving  = "leaving"
+	phaseStopping = "stopping"
 )
 
 // ending is why the daemon stops by itself.
@@ -138,7 +138,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	d.notify(daemon.SdNotifyReady)
 	why, err := d.wait(ctx, n)
 	d.notify(daemon.SdNotifyStopping)
-	d.enter(phaseLeaving, "handing over")
+	d.enter(phaseStopping, "handing over")
 	n.shutdown(context.WithoutCancel(ctx), why)
 	d.log.Info(farewell(why))
 	return err
@@ -203,7 +203,7 @@ func (d *Daemon) enter(name, detail string) {
 
 // levelOf is how loud a phase is in the log: what is over in a moment, or told otherwise, is for those who look for it.
 func levelOf(phase string) slog.Level {
-	if phase == phaseJoining || phase == phaseLeaving {
+	if phase == phaseJoining || phase == phaseStopping {
 		return slog.LevelInfo
 	}
 	return slog.LevelDebug

@@ -103,17 +103,8 @@ func measure(ctx context.Context, o options, f figure) error {
 
 // site starts n nodes of one site and waits until all are well.
 func (b *bench) site(ctx context.Context, n, slots int) error {
-	for i := range n {
-		node, err := b.Add(fmt.Sprintf("n%d", i+1), "bench", "--slots", fmt.Sprint(slots))
-		if err != nil {
-			return err
-		}
-		if i == 0 {
-			err = b.Found(ctx, node)
-		} else {
-			err = b.Join(ctx, node, b.Nodes[0])
-		}
-		if err != nil {
+	for range n {
+		if err := b.grow(ctx, "bench", slots); err != nil {
 			return err
 		}
 	}
@@ -123,6 +114,18 @@ func (b *bench) site(ctx context.Context, n, slots int) error {
 		}
 	}
 	return nil
+}
+
+// grow adds one node, the first of which founds the cluster.
+func (b *bench) grow(ctx context.Context, site string, slots int) error {
+	node, err := b.Add(fmt.Sprintf("n%d", len(b.Nodes)+1), site, "--slots", fmt.Sprint(slots))
+	if err != nil {
+		return err
+	}
+	if len(b.Nodes) == 1 {
+		return b.Found(ctx, node)
+	}
+	return b.Join(ctx, node, b.Nodes[0])
 }
 
 // row prints one figure.

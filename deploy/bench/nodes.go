@@ -99,16 +99,7 @@ func measureIdle(ctx context.Context, b *bench) error {
 func measureMany(ctx context.Context, b *bench) error {
 	begun := time.Now()
 	for i := range b.nodes {
-		node, err := b.Add(fmt.Sprintf("n%d", i+1), fmt.Sprintf("site%d", i%10), "--slots", "1")
-		if err != nil {
-			return err
-		}
-		if i == 0 {
-			err = b.Found(ctx, node)
-		} else {
-			err = b.Join(ctx, node, b.Nodes[0])
-		}
-		if err != nil {
+		if err := b.grow(ctx, fmt.Sprintf("site%d", i%10), 1); err != nil {
 			return err
 		}
 	}

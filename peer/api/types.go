@@ -74,7 +74,7 @@ type NodeStatus struct {
 	Up      time.Duration `json:"upNanos"`
 	Listen  []string      `json:"listen"`
 	State   string        `json:"stateDir"`
-	Phase   string        `json:"phase"` // "starting", "joining", "running", "leaving"
+	Phase   string        `json:"phase"` // "starting", "joining", "running", "stopping"
 	Detail  string        `json:"detail,omitempty"`
 }
 
