@@ -1,0 +1,151 @@
+package flow
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"vcpeer/overlay/label"
+)
+
+// hosts says where each machine is, and how the gateways of other sites are reached. Where a site has one machine its
+// path stands with the machine: a thousand sites are a thousand flows, not two thousand.
+func (b *builder) hosts() {
+	count := map[label.Label]int{}
+	for _, h := range b.Hosts {
+		count[h.Far]++
+	}
+	paths := map[label.Label][]string{}
+	for _, p := range b.Paths {
+		if ways := b.way(p); ways != nil {
+			paths[p.To] = ways
+			if count[p.To] > 1 {
+				b.add(tablePath, 10, fmt.Sprintf("reg1=%#x", uint32(p.To)), ways...)
+			}
+		}
+	}
+	if !b.Self.gateway() && b.Self.Uplink.IsValid() {
+		b.add(tablePath, 1, "", setKey(label.Key{Budget: 1, Dst: label.Site}), tunnelTo(b.Self.Uplink), b.outBy(b.Ports.GRE))
+	}
+	b.add(tablePath, 0, "")
+	mtu := map[netip.Addr]int{}
+	for _, n := range b.Nodes {
+		mtu[n.Dst] = n.MTU
+	}
+	for _, h := range b.Hosts {
+		match := fmt.Sprintf("dl_dst=%s", h.Slot.MAC())
+		switch {
+		case h.Port != 0:
+			b.add(tableHost, 10, match, setReg(3, placeHere), b.outBy(h.Port))
+		case h.Near.IsValid():
+			b.add(tableHost, 10, match, append(b.check(mtu[h.Near]), setReg(3, placeNear),
+				setKey(label.Key{Src: b.Self.Label, Dst: label.Site}), tunnelTo(h.Near), b.outBy(b.Ports.GRE))...)
+		case !b.Self.gateway():
+			b.add(tableHost, 10, match, resubmit(tablePath))
+		case count[h.Far] > 1:
+			b.add(tableHost, 10, match, setReg(1, uint32(h.Far)), resubmit(tablePath))
+		case paths[h.Far] != nil:
+			b.add(tableHost, 10, match, append([]string{setReg(1, uint32(h.Far))}, paths[h.Far]...)...)
+		}
+	}
+	b.add(tableHost, 0, "")
+}
+
+func (b *builder) outBy(port uint16) string { return setReg(2, uint32(port)) }
+
+// way returns the actions that put a frame on a path; nil if it cannot be gone.
+func (b *builder) way(p Path) []string {
+	if !b.Self.gateway() {
+		return nil
+	}
+	straight := b.leg(p.To, p.Via)
+	if straight == nil {
+		return nil
+	}
+	out := b.check(p.MTU)
+	if port := b.Ports.Protected[firstHop(p.To, p.Via)]; p.Watched && port != 0 {
+		b.group(p, port)
+		return append(out, setReg(2, viaGroup))
+	}
+	return append(append(out, straight...), b.outBy(b.Ports.GRE))
+}
+
+// check marks a packet that is too large for a path of mtu bytes, if one can come. The length that Open vSwitch compares
+// has the 14 bytes of the Ethernet header in it.
+func (b *builder) check(mtu int) []string {
+	if mtu == 0 || mtu >= b.CheckBelow {
+		return nil
+	}
+	return []string{fmt.Sprintf("check_pkt_larger(%d)->NXM_NX_REG0[0]", mtu+14)}
+}
+
+func firstHop(to label.Label, via []label.Label) label.Label {
+	if len(via) > 0 {
+		return via[0]
+	}
+	return to
+}
+
+// leg returns the actions that address a frame to a gateway over transit gateways; nil if the first is not linked, or a
+// path is named that cannot be: too long, or with a gateway twice.
+func (b *builder) leg(to label.Label, via []label.Label) []string {
+	first, ok := b.link[firstHop(to, via)]
+	if !ok || len(via) > label.MaxTransit || slices.Contains(via, to) || slices.Contains(via, b.Self.Label) {
+		return nil
+	}
+	out := []string{setKey(label.Key{Budget: uint8(len(via)), Src: b.Self.Label, Dst: to}), tunnelTo(first)}
+	return append(out, transits(via)...)
+}
+
+// transits puts the second and third transit gateway where those before them look.
+func transits(via []label.Label) []string {
+	load := func(l label.Label, field string) string {
+		return fmt.Sprintf("load:%#x->%s[16..31]", uint16(l), field)
+	}
+	switch len(via) {
+	case 2:
+		return []string{load(via[1], "NXM_OF_ETH_DST")}
+	case 3:
+		return []string{load(via[1], "NXM_OF_ETH_SRC"), load(via[2], "NXM_OF_ETH_DST")}
+	}
+	return nil
+}
+
+// group makes the path of its gateway one that falls over by itself: the first bucket whose port lives is taken, and the
+// tunnel port that all share always lives.
+func (b *builder) group(p Path, port uint16) {
+	g := Group{ID: uint32(p.To), Type: "ff"}
+	bucket := func(watch uint16, leg []string, out uint16) {
+		actions := ""
+		for _, a := range leg {
+			actions += a + ","
+		}
+		g.Buckets = append(g.Buckets, fmt.Sprintf("watch_port:%d,actions=%soutput:%d", watch, actions, out))
+	}
+	bucket(port, b.leg(p.To, p.Via), port)
+	for _, via := range p.Backups {
+		leg := b.leg(p.To, via)
+		if leg == nil {
+			continue
+		}
+		if own := b.Ports.Protected[firstHop(p.To, via)]; own != 0 {
+			bucket(own, leg, own)
+			continue
+		}
+		bucket(b.Ports.GRE, leg, b.Ports.GRE)
+		break // it always lives: what comes after is never taken
+	}
+	b.out.Groups = append(b.out.Groups, g)
+	b.add(tableOut, 60, fmt.Sprintf("reg1=%#x,reg2=%#x", uint32(p.To), viaGroup), fmt.Sprintf("group:%d", g.ID))
+}
+
+// outlets puts frames out.
+func (b *builder) outlets() {
+	b.add(tableOut, 100, "reg0=0x1/0x1", fmt.Sprintf("output:%d", b.Ports.Control))
+	for _, h := range b.guests() {
+		b.add(tableOut, 40, fmt.Sprintf("reg2=%#x", h.Port), resubmit(tableGuest))
+	}
+	b.add(tableOut, 10, "reg2=0")
+	b.add(tableOut, 5, "", "output:NXM_NX_REG2[0..15]")
+	b.add(tableGuest, 1, "", "output:NXM_NX_REG2[0..15]")
+}
