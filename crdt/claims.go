@@ -14,6 +14,7 @@ const (
 	ClaimHostName    = "hostname"
 	ClaimSiteName    = "sitename"
 	ClaimAddress     = "address"
+	ClaimLabel       = "label"
 	ClaimAccountName = "account"
 	ClaimUID         = "uid"
 	ClaimGroupName   = "groupname"

@@ -1,5 +1,5 @@
 // Package crdt is the data model of a cluster that has no master: who is a member, which sites, hosts, accounts,
-// groups and join tokens there are, and who holds which name, number and address. It is pure: it opens nothing, starts
+// groups, guests and join tokens there are, and who holds which name, number, address and label. It is pure: it opens nothing, starts
 // nothing, reads no clock (the time is passed in) and draws random numbers only from a source handed to it. Package
 // crdt/replica keeps it on disk; other packages move its batches between nodes.
 //
@@ -18,7 +18,7 @@
 // An object has a generated, immutable ID: a node its key, everything else 128 random bits. What people choose (a
 // name, a uid, an address) is a claim on it. Two sites that are cut apart can claim one value; then the winner is a
 // pure function of the merged logs (see [View.Conflicts]), and the loser goes on under a derived value where that is
-// harmless (host name, site name), waits for a new one (address), or is disabled with a reason (account).
+// harmless (host name, site name), waits for a new one (address, label), or is disabled with a reason (account).
 //
 // # Use
 //

@@ -74,7 +74,9 @@ func (o *objects) apply(c *Change, dot Dot, stamp Stamp, seen func(Dot) bool) {
 		facts = insert(facts, fact{dot, stamp, c.Op, string(c.Value)})
 	}
 	if len(facts) == 0 {
-		delete(obj.fields, c.Field)
+		if delete(obj.fields, c.Field); len(obj.fields) == 0 {
+			delete(o.kinds[c.Kind], c.ID)
+		}
 		return
 	}
 	obj.fields[c.Field] = facts

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"net/netip"
 	"time"
 )
 
@@ -16,10 +17,11 @@ const maxFounding = 1 << 10
 // Founding is the record a cluster begins with. Its hash is the cluster's ID, so whoever knows the ID can check it, and
 // by way of it every later admission (see [VerifyAdmission]).
 type Founding struct {
-	Name    string    // of the cluster; the view may show a later one
-	Founder NodeID    // the first member
-	Time    time.Time // when, by the founder's clock; milliseconds
-	Nonce   [16]byte  // makes two foundings differ
+	Name    string       // of the cluster; the view may show a later one
+	Founder NodeID       // the first member
+	Time    time.Time    // when, by the founder's clock; milliseconds
+	Nonce   [16]byte     // makes two foundings differ
+	Range   netip.Prefix // of the overlay's addresses
 
 	raw []byte
 }
@@ -66,7 +68,7 @@ func DecodeFounding(raw []byte) (Founding, error) {
 	if err := unmarshal(w.Body, &f, "founding record"); err != nil {
 		return Founding{}, err
 	}
-	out := Founding{Name: f.Name, Time: time.UnixMilli(f.Millis), raw: raw}
+	out := Founding{Name: f.Name, Time: time.UnixMilli(f.Millis), Range: DefaultRange(), raw: raw}
 	if err := CheckLabel("cluster name", f.Name); err != nil {
 		return Founding{}, fmt.Errorf("founding record: %w: %w", ErrMalformed, err)
 	}

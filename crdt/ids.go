@@ -21,6 +21,9 @@ type AccountID [16]byte
 // GroupID names a group: 128 random bits, 32 hexadecimal digits as text.
 type GroupID [16]byte
 
+// GuestID names a guest of the overlay: 128 random bits, 32 hexadecimal digits as text. The zero value names no guest.
+type GuestID [16]byte
+
 // TokenID names a join token: the Ed25519 public key of which the token holds the secret half. 64 hexadecimal digits.
 type TokenID [32]byte
 
@@ -48,6 +51,12 @@ func ParseGroupID(s string) (id GroupID, err error) {
 	return id, err
 }
 
+// ParseGuestID reads the text form. The error wraps ErrID.
+func ParseGuestID(s string) (id GuestID, err error) {
+	err = parseHex(id[:], s, "guest")
+	return id, err
+}
+
 // ParseTokenID reads the text form. The error wraps ErrID.
 func ParseTokenID(s string) (id TokenID, err error) {
 	err = parseHex(id[:], s, "token")
@@ -60,6 +69,9 @@ func (c ClusterID) IsZero() bool { return c == ClusterID{} }
 // IsZero reports whether s names no site.
 func (s SiteID) IsZero() bool { return s == SiteID{} }
 
+// IsZero reports whether g names no guest.
+func (g GuestID) IsZero() bool { return g == GuestID{} }
+
 // IsZero reports whether t names no token.
 func (t TokenID) IsZero() bool { return t == TokenID{} }
 
@@ -67,6 +79,7 @@ func (c ClusterID) String() string { return hexText(c[:]) }
 func (s SiteID) String() string    { return hexText(s[:]) }
 func (a AccountID) String() string { return hexText(a[:]) }
 func (g GroupID) String() string   { return hexText(g[:]) }
+func (g GuestID) String() string   { return hexText(g[:]) }
 func (t TokenID) String() string   { return hexText(t[:]) }
 
 // MarshalText gives JSON and YAML the text form.
@@ -82,6 +95,9 @@ func (a AccountID) MarshalText() ([]byte, error) { return []byte(a.String()), ni
 func (g GroupID) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
 
 // MarshalText gives JSON and YAML the text form.
+func (g GuestID) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
+
+// MarshalText gives JSON and YAML the text form.
 func (t TokenID) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
 // UnmarshalText reads the text form; empty is the zero value.
@@ -95,6 +111,9 @@ func (a *AccountID) UnmarshalText(b []byte) error { return unmarshalHex(a[:], b,
 
 // UnmarshalText reads the text form; empty is the zero value.
 func (g *GroupID) UnmarshalText(b []byte) error { return unmarshalHex(g[:], b, "group") }
+
+// UnmarshalText reads the text form; empty is the zero value.
+func (g *GuestID) UnmarshalText(b []byte) error { return unmarshalHex(g[:], b, "guest") }
 
 // UnmarshalText reads the text form; empty is the zero value.
 func (t *TokenID) UnmarshalText(b []byte) error { return unmarshalHex(t[:], b, "token") }

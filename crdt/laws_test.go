@@ -2,6 +2,7 @@ package crdt
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -27,7 +28,13 @@ func drawWrite(t *rapid.T, w *world, i int) func(*Tx) error {
 		}
 		return id
 	}
-	switch rapid.IntRange(0, 15).Draw(t, "what") {
+	guest := func() (id GuestID) {
+		if g := v.Guests(); len(g) > 0 {
+			id = g[rapid.IntRange(0, len(g)-1).Draw(t, "guest")].ID
+		}
+		return id
+	}
+	switch rapid.IntRange(0, 24).Draw(t, "what") {
 	case 0:
 		return func(tx *Tx) error { _, err := tx.CreateSite(name); return err }
 	case 1:
@@ -68,6 +75,35 @@ func drawWrite(t *rapid.T, w *world, i int) func(*Tx) error {
 		}
 	case 14:
 		return func(tx *Tx) error { return tx.RevokeKey(account(), key) }
+	case 15:
+		mtu := rapid.IntRange(0, 2).Draw(t, "mtu")
+		return func(tx *Tx) error {
+			return tx.PutUnderlay(UnderlayFacts{Overlay: mtu, UnderlayMTU: mtu, NoTransit: mtu == 1, Underlay: someAddrs(mtu)})
+		}
+	case 16:
+		return func(tx *Tx) error { _, err := tx.ClaimLabel(); return err }
+	case 17:
+		return func(tx *Tx) error { tx.ReleaseLabel(); return nil }
+	case 18:
+		return func(tx *Tx) error { _, _, err := tx.AttachGuest(name, name == "bob"); return err }
+	case 19:
+		return func(tx *Tx) error { return tx.DetachGuest(guest()) }
+	case 20:
+		return func(tx *Tx) error { return tx.ForgetGuest(guest()) }
+	case 21:
+		return func(tx *Tx) error { _, err := tx.ClaimGuestAddress(guest()); return err }
+	case 22:
+		return func(tx *Tx) error { return tx.RenameGuest(guest(), name) }
+	case 23: // the hash of a key seldom collides: claim numbers that do
+		n := rapid.Uint64Range(0, 3).Draw(t, "number")
+		id := guest()
+		return func(tx *Tx) error {
+			tx.force(kindHost, string(tx.self[:]), fieldLabel, n)
+			tx.force(kindHost, string(tx.self[:]), fieldAddress, n)
+			tx.force(kindGuest, string(id[:]), fieldAddress, n)
+			tx.SetEncrypt(n == 1)
+			return nil
+		}
 	default:
 		return func(tx *Tx) error {
 			c := v.Conflicts()
@@ -79,7 +115,15 @@ func drawWrite(t *rapid.T, w *world, i int) func(*Tx) error {
 	}
 }
 
-// run writes and moves at random. Some clocks are wrong.
+// someAddrs returns n addresses of both families.
+func someAddrs(n int) (list []netip.Addr) {
+	for i := range n {
+		list = append(list, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), netip.AddrFrom16([16]byte{0x20, 1, 15: byte(i)}))
+	}
+	return list
+}
+
+// drawHistory writes and moves at random. Some clocks are wrong.
 func drawHistory(t *rapid.T, w *world, evictions bool) {
 	for range rapid.IntRange(5, 40).Draw(t, "steps") {
 		i := rapid.IntRange(0, len(w.nodes)-1).Draw(t, "node")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"reflect"
 	"slices"
 	"time"
@@ -151,7 +152,7 @@ func (n *node) headList() map[NodeID]Head {
 // visible is all of a view that must be the same everywhere.
 func visible(v *View) map[string]any {
 	return map[string]any{
-		"cluster": v.Cluster(), "members": v.Members(), "sites": v.Sites(), "hosts": v.Hosts(), "accounts": v.Accounts(),
+		"cluster": v.Cluster(), "members": v.Members(), "sites": v.Sites(), "hosts": v.Hosts(), "guests": v.Guests(), "accounts": v.Accounts(),
 		"groups": v.Groups(), "tokens": v.Tokens(), "conflicts": v.Conflicts(), "skews": v.Skews(), "next": v.Next(),
 	}
 }
@@ -183,31 +184,45 @@ func (w *world) requireEqual(t rapid.TB) {
 // requireInvariants checks what must hold in every view.
 func requireInvariants(t rapid.TB, v *View) {
 	t.Helper()
-	uids, names, gids := map[uint32]string{}, map[string]bool{}, map[uint32]string{}
+	uids, people, gids := map[uint32]string{}, map[string]bool{}, map[uint32]string{}
 	for _, a := range v.Accounts() {
 		if a.Disabled {
 			continue
 		}
-		if uids[a.UID] != "" || names[a.Name] || a.UID < 1000 {
+		if uids[a.UID] != "" || people[a.Name] || a.UID < 1000 {
 			t.Fatalf("account %s (%s) with uid %d is live beside another", a.Name, a.ID, a.UID)
 		}
-		uids[a.UID], names[a.Name], gids[a.UID] = a.Name, true, a.Name
+		uids[a.UID], people[a.Name], gids[a.UID] = a.Name, true, a.Name
 	}
 	for _, g := range v.Groups() {
 		if g.Disabled {
 			continue
 		}
-		if gids[g.GID] != "" || names[g.Name] {
+		if gids[g.GID] != "" || people[g.Name] {
 			t.Fatalf("group %s with gid %d is live beside another", g.Name, g.GID)
 		}
-		gids[g.GID], names[g.Name] = g.Name, true
+		gids[g.GID], people[g.Name] = g.Name, true
 	}
-	hosts, addrs := map[string]bool{}, map[string]bool{}
-	for _, h := range v.Hosts() {
-		if hosts[h.Name] || h.Address.IsValid() && addrs[h.Address.String()] {
-			t.Fatalf("host %s, address %s twice", h.Name, h.Address)
+	names, addrs, labels := map[string]bool{}, map[netip.Addr]bool{}, map[uint16]bool{}
+	once := func(name string, a, a6 netip.Addr) {
+		t.Helper()
+		if names[name] || name == "" || a.IsValid() != a6.IsValid() || a.IsValid() && (addrs[a] || addrs[a6]) {
+			t.Fatalf("%q with %s and %s beside another", name, a, a6)
 		}
-		hosts[h.Name], addrs[h.Address.String()] = true, true
+		names[name], addrs[a], addrs[a6] = true, true, true
+	}
+	for _, h := range v.Hosts() {
+		once(h.Name, h.Address, h.Address6)
+		if h.Label != 0 && labels[h.Label] {
+			t.Fatalf("label %d twice", h.Label)
+		}
+		labels[h.Label] = true
+	}
+	for _, g := range v.Guests() {
+		once(g.Name, g.Address, g.Address6)
+		if byID, ok := v.Guest(g.ID); !ok || byID != g {
+			t.Fatalf("guest %+v by its ID: %+v", g, byID)
+		}
 	}
 	for _, c := range v.Conflicts() {
 		if c.Winner.ID == "" || len(c.Losers) == 0 || c.Settle == "" || c.InForce == "" {

@@ -3,7 +3,6 @@ package crdt
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"net/netip"
 )
 
 // Numbers that records may hold. An account's or group's number comes from a block of its site, so that sites which
@@ -16,32 +15,6 @@ const (
 	blocks    = (endID - firstID) / blockSize
 	lanes     = 256 // starting places in a block
 )
-
-// overlaySlots is how many host addresses 10.77.0.0/16 has; slot n, from 1, is the n-th.
-const overlaySlots = 1<<16 - 2
-
-// OverlayRange is the range that host addresses are claimed from.
-func OverlayRange() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, 0, 0}), 16) }
-
-// slotAddr returns the address of a slot; false if there is no such slot.
-func slotAddr(slot uint64) (netip.Addr, bool) {
-	if slot < 1 || slot > overlaySlots {
-		return netip.Addr{}, false
-	}
-	return netip.AddrFrom4([4]byte{10, 77, byte(slot >> 8), byte(slot)}), true
-}
-
-// freeSlot returns the first slot from the hash of a node's key on whose address nobody holds; false if all are taken.
-func freeSlot(n NodeID, taken func(addr string) bool) (uint64, bool) {
-	start := hash64("address", n[:]) % overlaySlots
-	for i := range uint64(overlaySlots) {
-		slot := (start+i)%overlaySlots + 1
-		if a, _ := slotAddr(slot); !taken(a.String()) {
-			return slot, true
-		}
-	}
-	return 0, false
-}
 
 // freeID returns a number nobody has or had, from the site's block, beginning at the node's place in it; if the block is
 // full, from the next block. False if there is none at all.

@@ -35,13 +35,29 @@ type Host struct {
 	MemBytes int64
 	Version  string
 	Address  netip.Addr // in the overlay; not valid while it has none, or has lost it and not claimed another yet
+	Address6 netip.Addr // goes with Address
+	Label    uint16     // in force, 1 to 16,382; 0 while it has none, or has lost it and not claimed another yet
+	UnderlayFacts
+}
+
+// MAC returns the host's Ethernet address in the overlay; zero while it has no address.
+func (h Host) MAC() MAC { return MACOf(h.Address) }
+
+// UnderlayFacts is what a node says of how it takes part in the overlay. Zero: it does not.
+type UnderlayFacts struct {
+	Overlay     int          // the layout of labels that it understands, at most 255; 0: it takes no part
+	Underlay    []netip.Addr // at which it takes GRE, IPv4 and IPv6, at most 8; outside the overlay
+	UnderlayMTU int          // bytes, the smallest of their interfaces; 0: unknown
+	NoTransit   bool         // it forwards nothing for others
 }
 
 // places is the part of a view about sites and hosts.
 type places struct {
 	sites     []Site
 	hosts     []Host
+	guests    []Guest
 	hostByID  map[NodeID]int
+	guestByID map[GuestID]int
 	evicted   map[NodeID]string // what the hosts of evicted nodes asked to be called
 	book      book
 	conflicts []Conflict
@@ -70,6 +86,12 @@ func (s *State) buildPlaces(v *View, r *reader) *places {
 			p.evicted[NodeID([]byte(id))] = r.host(id).host.Asked
 		}
 	}
+	var guests []*guestRecord
+	for id := range s.objects.kinds[kindGuest] {
+		if g := s.guest(id, v, r, p.book); g != nil {
+			guests = append(guests, g)
+		}
+	}
 	var sites []Site
 	for id := range s.objects.kinds[kindSite] {
 		if site, ok := s.site(id, nodes, r, p.book); ok {
@@ -77,21 +99,22 @@ func (s *State) buildPlaces(v *View, r *reader) *places {
 		}
 	}
 	s.decide(p.book, r.now)
-	p.putHosts(v, records)
+	p.putHosts(v, s.range6, records)
+	p.putGuests(s.range6, guests)
 	p.putSites(sites)
 	p.listConflicts()
 	return p
 }
 
 // putHosts lists the hosts by what they are called. It sorts references, since a host is large.
-func (p *places) putHosts(v *View, records []*hostRecord) {
+func (p *places) putHosts(v *View, range6 netip.Prefix, records []*hostRecord) {
 	type named struct {
 		name string
 		h    *hostRecord
 	}
 	order := make([]named, len(records))
 	for i, h := range records {
-		order[i] = named{p.book.name(ClaimHostName, h.host.Asked, h.text), h}
+		order[i] = named{p.book.name(ClaimHostName, h.host.Asked, h.text, "node"), h}
 	}
 	slices.SortFunc(order, func(a, b named) int {
 		return cmp.Or(cmp.Compare(a.name, b.name), a.h.host.ID.Compare(b.h.host.ID))
@@ -102,7 +125,10 @@ func (p *places) putHosts(v *View, records []*hostRecord) {
 		*h = o.h.host
 		h.Name, h.Standing = o.name, v.Standing(h.ID)
 		if o.h.slot != "" && p.book.holder(ClaimAddress, o.h.slot) == o.h.text {
-			h.Address = o.h.addr
+			h.Address, h.Address6 = o.h.addr, Address6(range6, o.h.addr)
+		}
+		if o.h.label != "" && p.book.holder(ClaimLabel, o.h.label) == o.h.text {
+			h.Label = o.h.labelNumber
 		}
 		p.hostByID[h.ID] = i
 	}
@@ -110,7 +136,7 @@ func (p *places) putHosts(v *View, records []*hostRecord) {
 
 func (p *places) putSites(sites []Site) {
 	for i := range sites {
-		sites[i].Name = p.book.name(ClaimSiteName, sites[i].Asked, sites[i].ID.String())
+		sites[i].Name = p.book.name(ClaimSiteName, sites[i].Asked, sites[i].ID.String(), "site")
 	}
 	slices.SortFunc(sites, func(a, b Site) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), bytes.Compare(a.ID[:], b.ID[:]))
@@ -120,12 +146,15 @@ func (p *places) putSites(sites []Site) {
 
 // hostRecord is what one object says of a host.
 type hostRecord struct {
-	host    Host
-	text    string // the ID
-	addr    netip.Addr
-	slot    string // addr as text
-	name    fact
-	address fact
+	host        Host
+	text        string // the ID
+	addr        netip.Addr
+	slot        string // addr as text
+	labelNumber uint16
+	label       string // labelNumber as text; empty: none
+	nameFact    fact
+	addressFact fact
+	labelFact   fact
 }
 
 func (r *reader) host(id string) *hostRecord {
@@ -138,15 +167,37 @@ func (r *reader) host(id string) *hostRecord {
 	}
 	h.host.OS, h.host.Arch, h.host.Version = r.text(kindHost, id, fieldOS), r.text(kindHost, id, fieldArch), r.text(kindHost, id, fieldVersion)
 	h.host.CPUs, h.host.MemBytes = int(min(r.number(kindHost, id, fieldCPUs), 1<<20)), int64(min(r.number(kindHost, id, fieldMem), 1<<60))
-	h.name, _ = r.set(kindHost, id, fieldName)
-	if name := readText(h.name.value); CheckLabel("", name) == nil {
+	h.nameFact, _ = r.set(kindHost, id, fieldName)
+	if name := readText(h.nameFact.value); CheckLabel("", name) == nil {
 		h.host.Asked = name
 	}
-	h.address, _ = r.set(kindHost, id, fieldAddress)
-	if addr, ok := slotAddr(readNumber(h.address.value)); ok {
+	h.addressFact, _ = r.set(kindHost, id, fieldAddress)
+	if addr, ok := slotAddr(r.s.founding.Range, readNumber(h.addressFact.value)); ok {
 		h.addr, h.slot = addr, addr.String()
 	}
+	h.labelFact, _ = r.set(kindHost, id, fieldLabel)
+	if n := readNumber(h.labelFact.value); labelText(n) != "" {
+		h.labelNumber, h.label = uint16(n), labelText(n)
+	}
+	h.host.UnderlayFacts = r.underlay(id)
 	return h
+}
+
+func (r *reader) underlay(id string) UnderlayFacts {
+	u := UnderlayFacts{
+		Overlay:     int(min(r.number(kindHost, id, fieldOverlay), maxOverlay)),
+		UnderlayMTU: int(min(r.number(kindHost, id, fieldUnderlayMTU), maxMTU)),
+		NoTransit:   r.bool(kindHost, id, fieldNoTransit),
+	}
+	var list [][]byte
+	if f, ok := r.set(kindHost, id, fieldUnderlay); ok && readValue(f.value, &list) {
+		for _, b := range list[:min(len(list), maxUnderlay)] {
+			if a, ok := netip.AddrFromSlice(b); ok && r.s.checkUnderlay(a) == nil {
+				u.Underlay = append(u.Underlay, a)
+			}
+		}
+	}
+	return u
 }
 
 // host reads one host and books its claims; nil for strangers and evicted nodes, who have no host and claim nothing.
@@ -163,8 +214,9 @@ func (s *State) host(id string, v *View, r *reader, b book) (*hostRecord, Standi
 	if standing == Left {
 		rank = rankGone
 	}
-	b.add(ClaimHostName, h.host.Asked, claim{id: h.text, label: h.host.Asked, f: h.name, rank: rank})
-	b.add(ClaimAddress, h.slot, claim{id: h.text, label: h.host.Asked, f: h.address, rank: rank})
+	b.add(ClaimHostName, h.host.Asked, claim{id: h.text, label: h.host.Asked, f: h.nameFact, rank: rank})
+	b.add(ClaimAddress, h.slot, claim{id: h.text, label: h.host.Asked, f: h.addressFact, rank: rank})
+	b.add(ClaimLabel, h.label, claim{id: h.text, label: h.host.Asked, f: h.labelFact, rank: rank})
 	return h, standing
 }
 
@@ -185,15 +237,15 @@ func (s *State) site(id string, nodes map[SiteID]int, r *reader, b book) (Site, 
 }
 
 // name returns the name in force for the object: the one it asked for if it holds that, else that name with as much of a
-// hash of its ID as makes it free. An object that asked for none is named by the hash alone.
-func (b book) name(kind, asked, id string) string {
+// hash of its ID as makes it free. An object that asked for none is named by what it is and the hash.
+func (b book) name(kind, asked, id, what string) string {
 	if asked != "" && b.holder(kind, asked) == id {
 		return asked
 	}
 	sum := sha256.Sum256([]byte(id))
 	tail := hex.EncodeToString(sum[:])
 	for n := 6; ; n += 2 {
-		name := "node-" + tail[:n]
+		name := what + "-" + tail[:n]
 		if asked != "" {
 			name = strings.TrimRight(asked[:min(len(asked), 62-n)], "-") + "-" + tail[:n]
 		}
@@ -203,41 +255,50 @@ func (b book) name(kind, asked, id string) string {
 	}
 }
 
+// inForce is what an object has in force, by the kind of claim, and the command that renames it.
+type inForce struct {
+	of     map[string]string
+	rename string
+}
+
 func (p *places) listConflicts() {
 	contested := p.book.contested()
 	if len(contested) == 0 {
 		return
 	}
-	hosts, sites := map[string]Host{}, map[string]Site{}
-	for _, h := range p.hosts {
-		hosts[h.ID.String()] = h
-	}
+	now := map[string]inForce{} // by ID as text
 	for _, s := range p.sites {
-		sites[s.ID.String()] = s
+		now[s.ID.String()] = inForce{map[string]string{ClaimSiteName: s.Name}, "vcpeer site rename " + s.Name + " NEWNAME"}
+	}
+	for _, h := range p.hosts {
+		now[h.ID.String()] = inForce{
+			map[string]string{ClaimHostName: h.Name, ClaimAddress: addrText(h.Address), ClaimLabel: labelText(uint64(h.Label))},
+			"vcpeer host rename " + h.Name + " NEWNAME",
+		}
+	}
+	for _, g := range p.guests {
+		now[g.ID.String()] = inForce{
+			map[string]string{ClaimHostName: g.Name, ClaimAddress: addrText(g.Address)}, "vcpeer guest rename " + g.Name + " NEWNAME",
+		}
 	}
 	for _, k := range contested {
 		claims := p.book[k]
 		if claims[1].rank != rankLive {
 			continue // what has gone does not contest
 		}
-		var c Conflict
-		switch k.kind {
-		case ClaimHostName:
-			c = p.book.conflict(k, func(id string) string { return hosts[id].Name }, "vcpeer host rename "+hosts[claims[1].id].Name+" NEWNAME")
-			c.InForce = "each loser goes by the name shown"
-		case ClaimSiteName:
-			c = p.book.conflict(k, func(id string) string { return sites[id].Name }, "vcpeer site rename "+sites[claims[1].id].Name+" NEWNAME")
-			c.InForce = "each loser goes by the name shown"
-		case ClaimAddress:
-			inForce := func(id string) string {
-				if a := hosts[id].Address; a.IsValid() {
-					return a.String()
-				}
-				return ""
-			}
-			c = p.book.conflict(k, inForce, "none needed: the loser claims another address by itself")
-			c.InForce = "only the winner has the address"
+		c := p.book.conflict(k, func(id string) string { return now[id].of[k.kind] }, now[claims[1].id].rename)
+		c.InForce = "each loser goes by the name shown"
+		if k.kind == ClaimAddress || k.kind == ClaimLabel {
+			c.InForce = "only the winner has the " + k.kind
+			c.Settle = "none needed: the loser claims another " + k.kind + " by itself"
 		}
 		p.conflicts = append(p.conflicts, c)
 	}
+}
+
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }

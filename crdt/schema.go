@@ -7,12 +7,15 @@ const (
 	kindMember  Kind = "member"  // ID: NodeID
 	kindSite    Kind = "site"    // ID: SiteID
 	kindHost    Kind = "host"    // ID: NodeID
+	kindGuest   Kind = "guest"   // ID: GuestID
 	kindAccount Kind = "account" // ID: AccountID
 	kindGroup   Kind = "group"   // ID: GroupID
 	kindToken   Kind = "token"   // ID: TokenID
 	kindClaim   Kind = "claim"   // ID: conflict kind, NUL, value
 
-	fieldName = "name" // register of text: cluster, site, host, account, group
+	fieldName = "name" // register of text: cluster, site, host, guest, account, group
+
+	fieldEncrypt = "encrypt" // cluster: register of true; empty when off, so that on wins over a concurrent off
 
 	fieldAdmitted = "admitted" // member: grows, admission
 	fieldEvicted  = "evicted"  // member: grows, eviction
@@ -27,7 +30,15 @@ const (
 	fieldCPUs    = "cpus"    // host: register of number
 	fieldMem     = "mem"     // host: register of number, bytes
 	fieldVersion = "version" // host: register of text
-	fieldAddress = "address" // host: register of number, the overlay's slot
+	fieldAddress = "address" // host, guest: register of number, the overlay's slot
+
+	fieldUnderlay    = "underlay"    // host: register of list of addresses, 4 or 16 bytes each
+	fieldUnderlayMTU = "underlaymtu" // host: register of number, bytes
+	fieldOverlay     = "overlay"     // host: register of number, the label layout
+	fieldNoTransit   = "notransit"   // host: register of bool
+	fieldLabel       = "label"       // host: register of number
+
+	fieldNode = "node" // guest: register of NodeID, zero when detached; without it there is no guest
 
 	fieldEnabled  = "enabled"  // account, group: remove-wins set of one element
 	fieldUID      = "uid"      // account: register of number

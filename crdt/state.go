@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"net/netip"
 	"time"
 )
 
@@ -36,6 +37,7 @@ func (e *ForkError) Unwrap() error { return ErrFrozen }
 type State struct {
 	founding Founding
 	cluster  ClusterID
+	range6   netip.Prefix
 	logs     map[NodeID]*authorLog
 	objects  objects
 	trust    trust
@@ -105,6 +107,7 @@ func NewState(f Founding) *State {
 		founding: f, cluster: f.ID(), logs: map[NodeID]*authorLog{}, objects: newObjects(), covered: map[NodeID]uint64{},
 		touched: map[NodeID]bool{}, dirty: map[Kind]bool{}, order: map[[2]Dot]bool{}, trust: newTrust(f.Founder),
 	}
+	s.range6 = OverlayPrefix6(s.cluster)
 	s.dirtyAll()
 	return s
 }
@@ -316,7 +319,7 @@ func (s *State) View(now time.Time) *View {
 }
 
 func (s *State) dirtyAll() {
-	for _, k := range []Kind{kindCluster, kindMember, kindSite, kindHost, kindAccount, kindGroup, kindToken, kindClaim} {
+	for _, k := range []Kind{kindCluster, kindMember, kindSite, kindHost, kindGuest, kindAccount, kindGroup, kindToken, kindClaim} {
 		s.dirty[k] = true
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 )
@@ -29,7 +30,7 @@ type Tx struct {
 	rand    io.Reader
 	changes []Change
 	over    map[fieldKey][]fact // fields as this transaction has left them
-	taken   map[claimKey]bool   // values it has claimed
+	taken   map[claimKey]string // values it has claimed, with the claimant's ID
 	site    SiteID              // its own host's site, if this transaction set that
 }
 
@@ -39,7 +40,7 @@ func (s *State) Begin(author NodeID, clock *Clock, now time.Time, rand io.Reader
 	clock.Restore(stamp)
 	return &Tx{
 		s: s, v: s.View(now), self: author, first: seq + 1, prev: hash, stamp: clock.Next(now), now: now, rand: rand,
-		over: map[fieldKey][]fact{}, taken: map[claimKey]bool{},
+		over: map[fieldKey][]fact{}, taken: map[claimKey]string{},
 	}
 }
 
@@ -106,6 +107,40 @@ func (tx *Tx) set(kind Kind, id, field string, value any) {
 	tx.write(k, OpSet, v, always)
 }
 
+// put sets a register, or empties it if value is what it reads as when it is empty: defaults are never written.
+func (tx *Tx) put(kind Kind, id, field string, value any, isDefault bool) {
+	if isDefault {
+		tx.clear(kind, id, field)
+		return
+	}
+	tx.set(kind, id, field, value)
+}
+
+// clear empties a field, except of what only grows. What was written concurrently stays.
+func (tx *Tx) clear(kind Kind, id, field string) {
+	if k := (fieldKey{kind, id, field}); slices.ContainsFunc(tx.facts(k), func(f fact) bool { return f.op != OpGrow }) {
+		tx.write(k, OpDrop, nil, always)
+	}
+}
+
+// clearAll takes away all fields of an object that this node has seen, also those of other versions, except what only grows.
+func (tx *Tx) clearAll(kind Kind, id string) {
+	fields := map[string]bool{}
+	if obj := tx.s.objects.kinds[kind][id]; obj != nil {
+		for f := range obj.fields {
+			fields[f] = true
+		}
+	}
+	for k := range tx.over {
+		if k.kind == kind && k.id == id {
+			fields[k.field] = true
+		}
+	}
+	for _, f := range slices.Sorted(maps.Keys(fields)) {
+		tx.clear(kind, id, f)
+	}
+}
+
 // force sets a register even to what it shows, to make the claim anew.
 func (tx *Tx) force(kind Kind, id, field string, value any) {
 	tx.write(fieldKey{kind, id, field}, OpSet, marshal(value), always)
@@ -164,13 +199,13 @@ func (tx *Tx) draw(id []byte) error {
 // claim notes a value as taken, or says who holds it. Values held by what has gone (see rankGone) are free.
 func (tx *Tx) claim(b book, kind, value, id string) error {
 	k := claimKey{kind, value}
-	if tx.taken[k] {
-		return fmt.Errorf("%s %s: %w", kind, value, ErrTaken)
+	if by := tx.taken[k]; by != "" && by != id {
+		return fmt.Errorf("%s %s: %w by %s", kind, value, ErrTaken, by)
 	}
 	place := kind == ClaimHostName || kind == ClaimSiteName || kind == ClaimAddress
 	if c := b[k]; len(c) > 0 && c[0].id != id && !(place && c[0].rank == rankGone) {
 		return fmt.Errorf("%s %s: %w by %s", kind, value, ErrTaken, c[0].id)
 	}
-	tx.taken[k] = true
+	tx.taken[k] = id
 	return nil
 }

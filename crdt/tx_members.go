@@ -15,6 +15,12 @@ func (tx *Tx) SetClusterName(name string) error {
 	return nil
 }
 
+// SetEncrypt says whether traffic between sites goes over encrypted links only. Turning it on wins over turning it off elsewhere
+// at the same time.
+func (tx *Tx) SetEncrypt(on bool) {
+	tx.put(kindCluster, string(tx.s.cluster[:]), fieldEncrypt, true, !on)
+}
+
 // AdmitMember lets a node in, by the token it showed. One that left comes back; one that is a member stays. An evicted
 // node is refused with ErrNotMember: eviction is for good, it must come with another key.
 func (tx *Tx) AdmitMember(node NodeID, token TokenID) error {
@@ -53,18 +59,24 @@ func (tx *Tx) Evict(node NodeID, reason string) error {
 func (tx *Tx) MarkLeft() { tx.set(kindMember, string(tx.self[:]), fieldLeft, true) }
 
 // MarkBack notes that this node is back after MarkLeft. If its host name or address went to another host meanwhile, it
-// claims the name anew, and so after the other, and another address.
+// claims the name anew, and so after the other, and another address; so do its guests. A label that it lost it gives up.
 func (tx *Tx) MarkBack() error {
 	if tx.v.Standing(tx.self) != Left {
 		return nil
 	}
 	tx.set(kindMember, string(tx.self[:]), fieldLeft, false)
+	if err := tx.reclaimGuests(); err != nil {
+		return err
+	}
 	h, ok := tx.v.Host(tx.self)
 	if !ok {
 		return nil
 	}
 	if h.Asked != "" && h.Name != h.Asked {
 		tx.force(kindHost, string(tx.self[:]), fieldName, h.Asked)
+	}
+	if h.Label == 0 {
+		tx.ReleaseLabel()
 	}
 	_, err := tx.ClaimAddress()
 	return err

@@ -243,7 +243,7 @@ func (tx *Tx) number(kind string, want uint32, id string) (uint32, error) {
 	book := tx.v.people.book
 	held := func(n uint32) bool {
 		v := strconv.FormatUint(uint64(n), 10)
-		return book.holder(ClaimUID, v) != "" || book.holder(ClaimGID, v) != "" || tx.taken[claimKey{ClaimGID, v}]
+		return book.holder(ClaimUID, v) != "" || book.holder(ClaimGID, v) != "" || tx.taken[claimKey{ClaimGID, v}] != ""
 	}
 	if want == 0 {
 		var ok bool
@@ -255,7 +255,7 @@ func (tx *Tx) number(kind string, want uint32, id string) (uint32, error) {
 	} else if held(want) {
 		return 0, fmt.Errorf("%s %d: %w, now or before", kind, want, ErrTaken)
 	}
-	tx.taken[claimKey{ClaimGID, strconv.FormatUint(uint64(want), 10)}] = true
+	tx.taken[claimKey{ClaimGID, strconv.FormatUint(uint64(want), 10)}] = id
 	return want, nil
 }
 

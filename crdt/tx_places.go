@@ -17,8 +17,13 @@ type HostFacts struct {
 	Version  string
 }
 
-// maxAddrs bounds the addresses of a host.
-const maxAddrs = 64
+// Limits of what a host says.
+const (
+	maxAddrs    = 64
+	maxUnderlay = 8
+	maxOverlay  = 255
+	maxMTU      = 65_535
+)
 
 // CreateSite makes a site with this node as founder. ErrTaken: a site of that name lives; one without nodes does not count.
 func (tx *Tx) CreateSite(name string) (SiteID, error) { return tx.CreateSiteFor(name, tx.self) }
@@ -105,18 +110,61 @@ func (tx *Tx) RenameHost(id NodeID, name string) error {
 	return nil
 }
 
+// PutUnderlay writes how this node takes part in the overlay, all of it: what is zero is taken away. Only what differs is
+// written, so it may be called whenever something may have changed. ErrInvalid: an address where nobody could be reached.
+func (tx *Tx) PutUnderlay(u UnderlayFacts) error {
+	if len(u.Underlay) > maxUnderlay {
+		return fmt.Errorf("underlay: %d addresses: %w: at most %d", len(u.Underlay), ErrInvalid, maxUnderlay)
+	}
+	if u.Overlay < 0 || u.Overlay > maxOverlay || u.UnderlayMTU < 0 {
+		return fmt.Errorf("underlay: overlay %d, MTU %d: %w", u.Overlay, u.UnderlayMTU, ErrInvalid)
+	}
+	list := make([][]byte, len(u.Underlay))
+	for i, a := range u.Underlay {
+		if err := tx.s.checkUnderlay(a); err != nil {
+			return err
+		}
+		list[i] = a.AsSlice()
+	}
+	id := string(tx.self[:])
+	tx.put(kindHost, id, fieldOverlay, uint64(u.Overlay), u.Overlay == 0)
+	tx.put(kindHost, id, fieldUnderlay, list, len(list) == 0)
+	tx.put(kindHost, id, fieldUnderlayMTU, uint64(min(u.UnderlayMTU, maxMTU)), u.UnderlayMTU == 0)
+	tx.put(kindHost, id, fieldNoTransit, true, !u.NoTransit)
+	return nil
+}
+
+// checkUnderlay refuses what no other machine can send GRE to, and addresses of the overlay, through which it would go round
+// in a circle.
+func (s *State) checkUnderlay(a netip.Addr) error {
+	if !a.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() ||
+		a.Is6() && a.IsLinkLocalUnicast() || s.founding.Range.Contains(a) || s.range6.Contains(a) {
+		return fmt.Errorf("underlay: %s: %w: want an address at which other machines reach this one", a, ErrInvalid)
+	}
+	return nil
+}
+
 // ClaimAddress gives this node's host an address in the overlay: the one it holds, or the next free one from the hash of its
 // key on. Call it at start and whenever [Host.Address] of this node is not valid. ErrTaken: the range is full.
 func (tx *Tx) ClaimAddress() (netip.Addr, error) {
 	if h, ok := tx.v.Host(tx.self); ok && h.Address.IsValid() {
 		return h.Address, nil
 	}
-	book := tx.v.places.book
-	slot, ok := freeSlot(tx.self, func(addr string) bool { return book.holder(ClaimAddress, addr) != "" })
-	if !ok {
-		return netip.Addr{}, fmt.Errorf("overlay address: %w: all of %s", ErrTaken, OverlayRange())
-	}
-	tx.force(kindHost, string(tx.self[:]), fieldAddress, slot)
-	addr, _ := slotAddr(slot)
-	return addr, nil
+	return tx.claimAddress(kindHost, string(tx.self[:]), tx.self.String())
 }
+
+// ClaimLabel gives this node the label of a gateway: the one it holds, or the next free one from the hash of its key on. Call it
+// when this node is a gateway and its [Host.Label] is 0. ErrTaken: all are held.
+func (tx *Tx) ClaimLabel() (uint16, error) {
+	k := fieldKey{kindHost, string(tx.self[:]), fieldLabel}
+	if h, ok := tx.v.Host(tx.self); ok && h.Label != 0 {
+		if _, written := tx.over[k]; !written {
+			return h.Label, nil
+		}
+	}
+	label, err := tx.claimNumber(ClaimLabel, k, tx.self.String(), gatewayLabels, labelText)
+	return uint16(label), err
+}
+
+// ReleaseLabel makes this node's label free again.
+func (tx *Tx) ReleaseLabel() { tx.clear(kindHost, string(tx.self[:]), fieldLabel) }

@@ -3,6 +3,7 @@ package crdt
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -29,6 +30,9 @@ type Cluster struct {
 	Name    string
 	Founder NodeID
 	Founded time.Time
+	Range   netip.Prefix // of the overlay's addresses, fixed for good
+	Range6  netip.Prefix // the same for IPv6; see [OverlayPrefix6]
+	Encrypt bool         // traffic between sites goes over encrypted links only
 }
 
 // Skew is an author whose stamps lie in the future: its clock is wrong, or ours. What it wrote is kept, and wins over
@@ -125,6 +129,27 @@ func (v *View) HostNamed(name string) (Host, bool) {
 	return v.places.hosts[i], true
 }
 
+// Guests returns the guests of the overlay by name in force, also those that are detached or whose host has gone.
+func (v *View) Guests() []Guest { return v.places.guests }
+
+// Guest returns one guest.
+func (v *View) Guest(id GuestID) (Guest, bool) {
+	i, ok := v.places.guestByID[id]
+	if !ok {
+		return Guest{}, false
+	}
+	return v.places.guests[i], true
+}
+
+// GuestNamed returns the guest that holds a name in force. Guests and hosts share the names.
+func (v *View) GuestNamed(name string) (Guest, bool) {
+	i := slices.IndexFunc(v.places.guests, func(g Guest) bool { return g.Name == name })
+	if i < 0 {
+		return Guest{}, false
+	}
+	return v.places.guests[i], true
+}
+
 // Site returns one site.
 func (v *View) Site(id SiteID) (Site, bool) {
 	i := slices.IndexFunc(v.places.sites, func(s Site) bool { return s.ID == id })
@@ -213,7 +238,7 @@ func (s *State) build(now time.Time) *View {
 	if changed(kindMember) {
 		s.buildMembers(v, v.reader(s, kindMember, now))
 	}
-	if changed(kindMember, kindSite, kindHost, kindClaim) {
+	if changed(kindMember, kindSite, kindHost, kindGuest, kindClaim) {
 		v.places = s.buildPlaces(v, v.reader(s, kindHost, now))
 	}
 	if changed(kindAccount, kindGroup, kindClaim) {
@@ -236,8 +261,11 @@ func (s *State) build(now time.Time) *View {
 }
 
 func (s *State) buildCluster(r *reader) Cluster {
-	c := Cluster{ID: s.cluster, Name: s.founding.Name, Founder: s.founding.Founder, Founded: s.founding.Time}
 	id := string(s.cluster[:])
+	c := Cluster{
+		ID: s.cluster, Name: s.founding.Name, Founder: s.founding.Founder, Founded: s.founding.Time,
+		Range: s.founding.Range, Range6: s.range6, Encrypt: r.bool(kindCluster, id, fieldEncrypt),
+	}
 	if name := r.text(kindCluster, id, fieldName); CheckLabel("", name) == nil {
 		c.Name = name
 	}
