@@ -31,6 +31,17 @@ const (
 	IntegrateOff  = "off"
 )
 
+// Whether a node takes part in the network over all sites, in Config.Overlay.
+const (
+	OverlayAuto = "auto" // on when the daemon is root and no --dir was given; without Open vSwitch the node does without it
+	OverlayOn   = "on"
+	OverlayOff  = "off"
+)
+
+// MaxProtect is how many links a node can watch with BFD without missing beats: beyond some hundred sessions Open vSwitch
+// loses count of them.
+const MaxProtect = 64
+
 // Config is everything a daemon is told. Load fills it; Validate has passed on what Load returns.
 type Config struct {
 	Dir    string // --dir, absolute: all of the node is below it; empty: the usual places
@@ -47,6 +58,9 @@ type Config struct {
 	Slots     int      // CPUs offered to jobs; 0: as many as the machine has, -1: none
 	JobsAs    string   // JobsAsAccount or JobsAsSelf
 	Integrate string   // IntegrateOn or IntegrateOff: keep a block in /etc/hosts and serve accounts to the system
+	Overlay   string   // OverlayOn or OverlayOff: take part in the network over all sites
+	Underlay  []string // addresses or interfaces that its tunnels use; empty: every address that is listened on
+	Protect   int      // links to other sites that fail over within 300 ms, 0 to MaxProtect
 	LogLevel  string   // debug, info, warn, error
 	LogFormat string   // text, json, or auto: text on a terminal
 }
@@ -81,6 +95,9 @@ func (c *Config) Validate() error {
 	if c.Slots < -1 {
 		return fmt.Errorf("slots %d: want 0 (all CPUs), -1 (none) or a number of CPUs", c.Slots)
 	}
+	if c.Protect < 0 || c.Protect > MaxProtect {
+		return fmt.Errorf("protect %d: want 0 to %d links", c.Protect, MaxProtect)
+	}
 	return c.validateWords()
 }
 
@@ -91,6 +108,7 @@ func (c *Config) validateWords() error {
 	}{
 		{"jobs-as", c.JobsAs, []string{JobsAsAccount, JobsAsSelf}},
 		{"integrate", c.Integrate, []string{IntegrateAuto, IntegrateOn, IntegrateOff}},
+		{"overlay", c.Overlay, []string{OverlayAuto, OverlayOn, OverlayOff}},
 		{"log-level", c.LogLevel, levels},
 		{"log-format", c.LogFormat, formats},
 	} {

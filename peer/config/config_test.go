@@ -37,6 +37,7 @@ func TestPrecedence(t *testing.T) {
 		"log-level": "info from default",
 		"token":     "(set) from VCPEER_TOKEN",
 		"integrate": "off from default",
+		"overlay":   "off from default",
 	} {
 		if got := source(l, key); got != want {
 			t.Errorf("%s: got %q, want %q", key, got, want)

@@ -56,16 +56,24 @@ func Load(s Sources) (*Loaded, error) {
 	if err := l.absolute(); err != nil {
 		return nil, err
 	}
-	if l.Integrate == IntegrateAuto {
-		l.Integrate = IntegrateOff
-		if s.User.UID == 0 && dir == "" {
-			l.Integrate = IntegrateOn
-		}
-	}
+	theMachines := s.User.UID == 0 && dir == "" // the one node that is a service of its machine
+	l.Integrate = decide(l.Integrate, theMachines)
+	l.Overlay = decide(l.Overlay, theMachines)
 	if err := l.Validate(); err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	return l, nil
+}
+
+// decide resolves a setting that is on, off, or up to the circumstances.
+func decide(setting string, on bool) string {
+	switch {
+	case setting != IntegrateAuto:
+		return setting
+	case on:
+		return IntegrateOn
+	}
+	return IntegrateOff
 }
 
 // outsideJobs hides from a command inside a job the variables that tell the job where it runs: its VCPEER_SITE,
@@ -101,7 +109,7 @@ func (s Sources) places() (dir, file string, err error) {
 
 func defaults(p Paths, w Who) Config {
 	c := Config{State: p.State, Socket: p.Socket, Listen: []string{fmt.Sprintf(":%d", Port)},
-		JobsAs: JobsAsSelf, Integrate: IntegrateAuto, LogLevel: "info", LogFormat: "auto"}
+		JobsAs: JobsAsSelf, Integrate: IntegrateAuto, Overlay: OverlayAuto, Protect: 8, LogLevel: "info", LogFormat: "auto"}
 	if w.UID == 0 {
 		c.JobsAs = JobsAsAccount
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"vcpeer/crdt"
@@ -43,6 +44,10 @@ type Config struct {
 	Log       *slog.Logger                      // nil: nothing is logged
 	Refused   func(peer crdt.NodeID, why error) // told of peers refused at the gate (see ErrEvicted, ErrBusy), at most once a minute each; may be nil; must not block
 
+	// Hidden says which addresses of this machine are not told to others: those of the network that is itself built over
+	// the fabric's members. nil: none.
+	Hidden func(netip.Addr) bool
+
 	NoQUIC bool // do not use UDP at all: for a network that drops it, where trying QUIC first only costs time
 
 	ConnLow  int           // when connections pass ConnHigh the least used are closed down to this; 0: 96
@@ -77,6 +82,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Grace == 0 {
 		c.Grace = 30 * time.Second
+	}
+	if c.Hidden == nil {
+		c.Hidden = func(netip.Addr) bool { return false }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

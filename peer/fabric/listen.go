@@ -213,7 +213,7 @@ func (f *Fabric) Addrs() []string {
 			f.log.Warn("cannot list the addresses of this machine", "err", err)
 			all = f.host.ListenAddresses()
 		}
-		addrs = reachable(all)
+		addrs = reachable(all, f.cfg.Hidden)
 	}
 	out := make([]string, 0, len(addrs))
 	for _, a := range addrs {
@@ -222,10 +222,15 @@ func (f *Fabric) Addrs() []string {
 	return out
 }
 
-// reachable drops what no other machine can use, unless nothing would be left.
-func reachable(all []ma.Multiaddr) []ma.Multiaddr {
+// reachable drops what no other machine can use and what is hidden from them, unless nothing would be left.
+func reachable(all []ma.Multiaddr, hidden func(netip.Addr) bool) []ma.Multiaddr {
 	var far []ma.Multiaddr
 	for _, a := range all {
+		if ip, err := manet.ToIP(a); err == nil {
+			if addr, ok := netip.AddrFromSlice(ip); ok && hidden(addr.Unmap()) {
+				continue
+			}
+		}
 		if !manet.IsIPLoopback(a) && !manet.IsIP6LinkLocal(a) && !manet.IsIPUnspecified(a) {
 			far = append(far, a)
 		}

@@ -1,0 +1,105 @@
+package underlay
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Neighbour is a machine on a network of ours, and where its frames go.
+type Neighbour struct {
+	IP  netip.Addr
+	MAC net.HardwareAddr
+}
+
+// hop is the next machine on the way to some address.
+type hop struct {
+	ip   netip.Addr
+	link int
+}
+
+// Neighbours returns the next hops to the given addresses as the kernel knows them, by address. Those that it does not
+// know yet, or has not heard of for a while, it is told to ask for: their answers come with a later call. An address
+// without a route is left out.
+func Neighbours(to []netip.Addr) ([]Neighbour, error) {
+	hops, err := nextHops(to)
+	if err != nil {
+		return nil, err
+	}
+	known := map[hop]netlink.Neigh{}
+	list, err := netlink.NeighList(0, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("underlay: list neighbours: %w", err)
+	}
+	for _, n := range list {
+		if ip, ok := netip.AddrFromSlice(n.IP); ok {
+			known[hop{ip.Unmap(), n.LinkIndex}] = n
+		}
+	}
+	var out []Neighbour
+	for _, h := range hops {
+		n, ok := known[h]
+		usable := ok && n.State&(netlink.NUD_REACHABLE|netlink.NUD_STALE|netlink.NUD_DELAY|netlink.NUD_PROBE|netlink.NUD_PERMANENT) != 0
+		if usable && len(n.HardwareAddr) == 6 {
+			out = append(out, Neighbour{h.ip, n.HardwareAddr})
+		}
+		if !usable || n.State == netlink.NUD_STALE {
+			ask(h)
+		}
+	}
+	return out, nil
+}
+
+// Forget makes the kernel ask anew for the next hop to an address: whatever it knew of it may be out of date. Open vSwitch
+// would go on with the old one for up to 33 seconds.
+func Forget(to netip.Addr) {
+	hops, err := nextHops([]netip.Addr{to})
+	if err != nil {
+		return
+	}
+	for _, h := range hops {
+		_ = netlink.NeighDel(&netlink.Neigh{LinkIndex: h.link, IP: h.ip.AsSlice(), Family: family(h.ip)}) // it may not be there
+		ask(h)
+	}
+}
+
+// nextHops returns the next hops to the given addresses, each once, in order.
+func nextHops(to []netip.Addr) ([]hop, error) {
+	seen := map[hop]bool{}
+	var out []hop
+	for _, a := range to {
+		routes, err := netlink.RouteGet(a.AsSlice())
+		if err != nil || len(routes) == 0 {
+			continue // no route: nothing to resolve
+		}
+		r := routes[0]
+		h := hop{a, r.LinkIndex}
+		if gw, ok := netip.AddrFromSlice(r.Gw); ok && !gw.IsUnspecified() {
+			h.ip = gw.Unmap()
+		}
+		if !seen[h] {
+			seen[h] = true
+			out = append(out, h)
+		}
+	}
+	slices.SortFunc(out, func(a, b hop) int { return a.ip.Compare(b.ip) })
+	return out, nil
+}
+
+// ask has the kernel resolve a neighbour as if a packet were waiting for it (NTF_USE of rtnetlink(7)).
+func ask(h hop) {
+	_ = netlink.NeighSet(&netlink.Neigh{ // without an answer the next round asks again
+		LinkIndex: h.link, IP: h.ip.AsSlice(), Family: family(h.ip), Flags: unix.NTF_USE, State: netlink.NUD_NONE,
+	})
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}

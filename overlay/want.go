@@ -1,0 +1,176 @@
+package overlay
+
+import (
+	"net/netip"
+	"slices"
+
+	"vcpeer/overlay/flow"
+	"vcpeer/overlay/label"
+	"vcpeer/overlay/path"
+	"vcpeer/overlay/underlay"
+)
+
+// OpenFlow ports of the bridge. Those above firstProtected and firstGuest are given out in order.
+const (
+	portControl    = 1
+	portGRE        = 2
+	firstProtected = 100
+	firstGuest     = 1000
+	portLocal      = 0xfffe
+)
+
+// peers are the addresses that tunnels go to, for one node.
+type peers struct {
+	far    map[label.Label]netip.Addr // gateways of other sites
+	near   map[flow.Slot]netip.Addr   // nodes of the own site
+	uplink netip.Addr                 // the own gateway, for a node that is none
+}
+
+// choosePeers picks an address for each peer that can be reached from the given local ones.
+func choosePeers(t topology, local []underlay.Local, uplink label.Label) peers {
+	p := peers{far: map[label.Label]netip.Addr{}, near: map[flow.Slot]netip.Addr{}}
+	for _, s := range t.others {
+		for _, g := range s.gateways() {
+			if a, ok := underlay.Choose(local, g.Underlay, false); ok {
+				p.far[g.Label] = a
+			}
+		}
+	}
+	for _, n := range t.own.nodes {
+		if n.ID == t.self.ID {
+			continue
+		}
+		if a, ok := underlay.Choose(local, n.Underlay, true); ok {
+			slot, _ := slotOf(n.Address)
+			p.near[slot] = a
+			if n.Label.Valid() && n.Label == uplink {
+				p.uplink = a
+			}
+		}
+	}
+	return p
+}
+
+// all lists every address once, in order.
+func (p peers) all() []netip.Addr {
+	var out []netip.Addr
+	for _, a := range p.far {
+		out = append(out, a)
+	}
+	for _, a := range p.near {
+		out = append(out, a)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+// decided is what was chosen from measurements, and what this node's bridge has.
+type decided struct {
+	table     path.Table
+	protected map[label.Label]uint16 // ports of their own
+	watched   map[label.Label]bool   // of those, the ones whose BFD can be believed
+	offered   map[label.Label]bool   // links that others may be sent over
+	guests    map[string]uint16      // ports of the guests here, by ID
+	linkMTU   func(netip.Addr) int   // what a tunnel to an address takes, bytes
+	largest   int                    // packet that a sender behind this bridge may make, bytes
+}
+
+// wantFlows says what the bridge's tables follow from.
+func wantFlows(r Records, t topology, p peers, d decided) flow.Want {
+	slot, _ := slotOf(t.self.Address)
+	w := flow.Want{
+		Self:  flow.Self{Slot: slot, Label: t.self.Label, Transit: !t.self.NoTransit, Net4: r.Net4, Net6: r.Net6, Uplink: p.uplink},
+		Ports: flow.Ports{Control: portControl, GRE: portGRE, Protected: d.protected}, CheckBelow: d.largest,
+	}
+	for _, g := range t.own.gateways() {
+		w.Self.Labels = append(w.Self.Labels, g.Label)
+	}
+	for _, n := range t.own.nodes {
+		if n.ID == t.self.ID {
+			continue
+		}
+		s, _ := slotOf(n.Address)
+		dst := p.near[s]
+		w.Nodes = append(w.Nodes, flow.Node{Addrs: n.Underlay, Dst: dst, MTU: d.linkMTU(dst)})
+	}
+	for _, s := range t.others {
+		for _, g := range s.gateways() {
+			w.Gateways = append(w.Gateways, flow.Gateway{
+				Label: g.Label, Addrs: g.Underlay, Dst: p.far[g.Label], Site: s.id.String(), Sealed: r.Encrypt, Offered: d.offered[g.Label],
+			})
+		}
+	}
+	w.Hosts = hosts(r, t, p, d)
+	w.Paths = paths(d)
+	return w
+}
+
+// hosts says where every machine of the network is.
+func hosts(r Records, t topology, p peers, d decided) []flow.Host {
+	var out []flow.Host
+	put := func(a netip.Addr, at Node, port uint16) {
+		h := flow.Host{Port: port}
+		var ok bool
+		if h.Slot, ok = slotOf(a); !ok {
+			return
+		}
+		switch {
+		case at.ID == t.self.ID:
+		case at.Site == t.self.Site:
+			s, _ := slotOf(at.Address)
+			h.Near = p.near[s]
+		default:
+			h.Far = behind(t, d.table, at)
+		}
+		if h.Port != 0 || h.Near.IsValid() || h.Far != 0 {
+			out = append(out, h)
+		}
+	}
+	put(t.self.Address, t.self, portLocal)
+	for _, s := range append(slices.Clone(t.others), t.own) {
+		for _, n := range s.nodes {
+			if n.ID != t.self.ID {
+				put(n.Address, n, 0)
+			}
+		}
+	}
+	for _, g := range r.Guests {
+		at, ok := t.byID[g.At]
+		if ok && at.Takes {
+			put(g.Address, at, d.guests[g.ID])
+		}
+	}
+	return out
+}
+
+// behind is the gateway to send to for a node of another site: itself if it is one that can be reached, else the one that
+// was chosen for its site, else, while nothing is measured, the first.
+func behind(t topology, table path.Table, n Node) label.Label {
+	if n.Label.Valid() {
+		if _, ok := table.To(n.Label); ok {
+			return n.Label
+		}
+	}
+	if c, ok := table.Site(n.Site.String()); ok {
+		return c.Dst
+	}
+	for _, s := range t.others {
+		if g := s.gateways(); s.id == n.Site && len(g) > 0 {
+			return g[0].Label
+		}
+	}
+	return 0
+}
+
+// paths are the choices in the form of the tables.
+func paths(d decided) []flow.Path {
+	var out []flow.Path
+	for _, c := range d.table.Choices {
+		p := flow.Path{To: c.Dst, Via: c.Via, MTU: c.MTU, Watched: d.watched[c.First()]}
+		if c.Backup.Exists() {
+			p.Backups = append(p.Backups, c.Backup.Via)
+		}
+		out = append(out, p)
+	}
+	return out
+}
