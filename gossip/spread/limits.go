@@ -10,6 +10,13 @@ type limits struct {
 	ephemeral    int           // peers that fresh ephemeral entries go to
 	gather       time.Duration // fresh batches within this time travel together
 	gatherEph    time.Duration // the same for ephemeral entries, for which being late is harmless
+	gatherUrgent time.Duration // the same for urgent ones
+	urgentMore   int           // peers that an urgent entry goes to beyond the logarithm of their number …
+	urgentGap    time.Duration // … and after this time …
+	urgentAgain  int           // … to so many others
+	urgentBytes  int           // an urgent entry above this is an ordinary one, as it does not fit a datagram
+	urgentRate   float64       // entries a second that this node treats as urgent …
+	urgentBurst  int           // … after so many at once
 	announceGap  time.Duration // two rounds of announcements are at least this far apart
 	rounds       int           // rounds of announcements after a change, each to other peers …
 	roundGap     time.Duration // … so far apart: together they miss a peer of 100 once in 10,000 changes
@@ -38,6 +45,8 @@ func standard() limits {
 	return limits{
 		fanout: 3, relay: 2, lazy: 6, ephemeral: 3,
 		gather: 20 * time.Millisecond, gatherEph: 500 * time.Millisecond,
+		gatherUrgent: 5 * time.Millisecond, urgentMore: 3, urgentGap: 300 * time.Millisecond, urgentAgain: 3, urgentBytes: 1100,
+		urgentRate: 20, urgentBurst: 128,
 		announceGap: 200 * time.Millisecond, rounds: 2, roundGap: 700 * time.Millisecond, settle: 350 * time.Millisecond,
 		session: 5 * time.Second, sessionMax: 30 * time.Second,
 		backOff: 2 * time.Second, backOffMax: time.Minute,

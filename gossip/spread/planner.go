@@ -11,8 +11,9 @@ import (
 
 // peer is a live node as the planner is told of it.
 type peer struct {
-	id   crdt.NodeID
-	near bool // of this site
+	id     crdt.NodeID
+	near   bool // of this site
+	linked bool // a connection stands
 }
 
 // An effect is what the shell does next. A push or session comes back as pushed or synced; until then its peer gets no
@@ -47,6 +48,7 @@ type planner struct {
 	eph      []entry // fresh ephemeral entries that have no targets yet
 	ephBytes int
 	ephDue   time.Time
+	urgent   urgent
 
 	rounds      int                       // of announcements of this digest that were made
 	announceDue time.Time                 // zero: nothing to announce
@@ -77,6 +79,7 @@ func newPlanner(l limits, rng *rand.Rand, now time.Time) *planner {
 	p := &planner{
 		limit: l, rng: rng, boxes: boxes{limit: l, of: map[crdt.NodeID]*box{}}, pause: l.session,
 		told: map[crdt.NodeID]time.Time{}, wants: map[crdt.NodeID]want{}, shown: map[crdt.NodeID][16]byte{},
+		urgent:  urgent{tokens: float64(l.urgentBurst), filled: now},
 		history: history{size: l.history, has: map[[16]byte]int{}},
 	}
 	p.sessionDue = now.Add(p.jitter(l.session))
@@ -203,7 +206,7 @@ func (p *planner) step(now time.Time, own [16]byte, peers []peer) (effects []eff
 	}
 	p.forget(live)
 	p.flushEphemeral(now, peers)
-	effects = p.announcements(now, peers)
+	effects = append(p.urges(now, peers), p.announcements(now, peers)...)
 	effects = append(effects, p.boxes.due(now, live)...)
 	effects = append(effects, p.sessions(now, peers, live)...)
 	return effects, p.next(now)
@@ -322,6 +325,7 @@ func (p *planner) next(now time.Time) time.Time {
 	if len(p.eph) > 0 {
 		next = earlier(next, p.ephDue)
 	}
+	next = p.urgent.next(next)
 	if !p.announceDue.IsZero() {
 		next = earlier(next, p.announceDue)
 	}

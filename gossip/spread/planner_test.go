@@ -117,6 +117,7 @@ func TestPlannerInvariants(t *testing.T) {
 				digest++
 				b := make([]byte, rapid.IntRange(1, 400).Draw(t, "size"))
 				p.fresh(now, id, [][]byte{b}, [][]byte{b}, live)
+				p.freshUrgent(now, id, b)
 			case 1:
 				p.heard(now, id, [16]byte{byte(rapid.IntRange(0, 255).Draw(t, "digest"))}, [16]byte{digest})
 			case 2:
@@ -137,13 +138,26 @@ func TestPlannerInvariants(t *testing.T) {
 				t.Fatalf("next step at %v, now %v", next, now)
 			}
 			for _, e := range effects {
-				if _, ok := e.(announce); ok {
+				switch e := e.(type) {
+				case announce:
+					continue
+				case urge:
+					if len(encodeUrgent(e.entries)) > l.urgentBytes+3 || len(e.entries) == 0 {
+						t.Fatalf("a datagram of %d entries, %d bytes", len(e.entries), total(e.entries))
+					}
 					continue
 				}
 				if busy[e.target()] != nil {
 					t.Fatalf("%v while %v is under way", e, busy[e.target()])
 				}
 				busy[e.target()] = e
+			}
+			urgent := 0
+			for _, r := range p.urgent.waiting {
+				urgent += len(r.b)
+			}
+			if urgent != p.urgent.bytes || urgent > l.boxBytes || p.urgent.tokens > float64(l.urgentBurst) {
+				t.Fatalf("%d urgent bytes, counted %d, %v tokens", urgent, p.urgent.bytes, p.urgent.tokens)
 			}
 			sum := 0
 			for _, b := range p.boxes.of {

@@ -4,6 +4,7 @@
 // Three ways lead to every node. A fresh batch is pushed at once to a few live peers, which push it on. A digest of 16
 // bytes is announced to some more, and who does not have it asks. And every few seconds each node holds a session with
 // a random peer, in which both give what the other lacks; a node that was away for an hour or a year catches up so.
+// Ephemeral entries are gathered for half a second and go the same ways, except those that the configuration calls urgent.
 //
 //	s, err := spread.Start(spread.Config{Fabric: fabric, Store: replica, Peers: membership.Alive, Log: log})
 //	if err != nil { … }
@@ -19,6 +20,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,7 +65,12 @@ type Config struct {
 	Store  Store
 	Peers  func() []crdt.NodeID   // the live ones, without this node; asked often
 	Near   func(crdt.NodeID) bool // whether a peer is of this node's site; nil: none is
-	Log    *slog.Logger           // nil: nothing is logged
+	Linked func(crdt.NodeID) bool // whether a connection with a peer stands, so that a datagram goes at once; nil: with all
+	// Urgent tells ephemeral entries that are to reach all at once, within a few times the delay of the network; all nodes must
+	// agree on it. They should be few (20 a second in the whole cluster) and small (1,100 bytes encoded): those beyond go
+	// as ordinary ones. It must be quick. Nil: none is urgent.
+	Urgent func(entry []byte) bool
+	Log    *slog.Logger // nil: nothing is logged
 }
 
 // ErrClosed says that the work has ended.
@@ -83,7 +90,8 @@ type Spread struct {
 	stats  Stats    // under mu
 	closed bool     // under mu
 
-	serving *gate // sessions and pushes that peers opened
+	serving     *gate // what peers have us do
+	heardUrgent chan heardUrgent
 }
 
 // Start begins to spread what the store has and gets.
@@ -94,19 +102,26 @@ func Start(cfg Config) (*Spread, error) {
 	if cfg.Near == nil {
 		cfg.Near = func(crdt.NodeID) bool { return false }
 	}
+	if cfg.Linked == nil {
+		cfg.Linked = func(crdt.NodeID) bool { return true }
+	}
+	if cfg.Urgent == nil {
+		cfg.Urgent = func([]byte) bool { return false }
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Spread{cfg: cfg, limit: standard(), wake: make(chan struct{}, 1)}
+	s := &Spread{cfg: cfg, limit: standard(), wake: make(chan struct{}, 1), heardUrgent: make(chan heardUrgent, maxHeard)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.serving = newGate(s.limit.servePerPeer, s.limit.serveInAll)
 	rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	s.plan = newPlanner(s.limit, rng, time.Now())
-	cfg.Store.OnLocal(func(b []byte) { s.got(crdt.NodeID{}, [][]byte{b}, nil) })
-	cfg.Store.OnLocalEphemeral(func(b []byte) { s.got(crdt.NodeID{}, nil, [][]byte{b}) })
+	cfg.Store.OnLocal(func(b []byte) { s.got(crdt.NodeID{}, [][]byte{b}, nil, false) })
+	cfg.Store.OnLocalEphemeral(func(b []byte) { s.got(crdt.NodeID{}, nil, [][]byte{b}, true) })
 	cfg.Fabric.Receive(Class, s.onDatagram)
 	cfg.Fabric.Handle(Protocol, s.onStream)
 	s.start(s.run)
+	s.start(s.hearUrgent)
 	return s, nil
 }
 
@@ -130,14 +145,20 @@ func (s *Spread) Close() {
 	s.done.Wait()
 }
 
-// got passes fresh batches and ephemeral entries on; from is the peer they came from, zero for this node.
-func (s *Spread) got(from crdt.NodeID, batches, ephemeral [][]byte) {
+// got passes fresh batches and ephemeral entries on; from is the peer they came from, zero for this node. Urgent entries are
+// urgent as long as they are news: not any more when a session brought them.
+func (s *Spread) got(from crdt.NodeID, batches, ephemeral [][]byte, news bool) {
 	if len(batches)+len(ephemeral) == 0 {
 		return
 	}
-	peers := s.peers()
+	peers, now := s.peers(), time.Now()
 	s.mu.Lock()
-	s.plan.fresh(time.Now(), from, batches, ephemeral, peers)
+	if news {
+		ephemeral = slices.DeleteFunc(slices.Clone(ephemeral), func(b []byte) bool {
+			return s.cfg.Urgent(b) && s.plan.freshUrgent(now, from, b)
+		})
+	}
+	s.plan.fresh(now, from, batches, ephemeral, peers)
 	s.mu.Unlock()
 	s.kick()
 }
@@ -148,7 +169,7 @@ func (s *Spread) peers() []peer {
 	out := make([]peer, 0, len(ids))
 	for _, id := range ids {
 		if id != s.cfg.Fabric.Self() {
-			out = append(out, peer{id: id, near: s.cfg.Near(id)})
+			out = append(out, peer{id: id, near: s.cfg.Near(id), linked: s.cfg.Linked(id)})
 		}
 	}
 	return out
@@ -190,6 +211,9 @@ func (s *Spread) perform(e effect) {
 	case announce:
 		s.cfg.Fabric.Send(e.to, Class, encodeAnnouncement(e.digest))
 		s.count(func(st *Stats) { st.Announced++ })
+	case urge:
+		s.cfg.Fabric.Send(e.to, Class, encodeUrgent(e.entries))
+		s.count(func(st *Stats) { st.Urged++ })
 	case push:
 		s.start(func() {
 			theirs, err := s.push(s.ctx, e)

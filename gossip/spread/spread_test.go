@@ -42,8 +42,9 @@ func newPool(t *testing.T, opt simnet.Options, n, sites int) *pool {
 	for i, m := range p.nodes {
 		s, err := Start(Config{
 			Fabric: m.Node, Store: m.store,
-			Peers: func() []crdt.NodeID { return all },
-			Near:  func(id crdt.NodeID) bool { return num[id]%sites == i%sites },
+			Peers:  func() []crdt.NodeID { return all },
+			Near:   func(id crdt.NodeID) bool { return num[id]%sites == i%sites },
+			Urgent: func(b []byte) bool { return bytes.HasPrefix(b[40:], []byte("urgent")) },
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -58,6 +59,15 @@ func (p *pool) stop() {
 		m.Close()
 	}
 	time.Sleep(time.Minute) // packets and streams on their way end too
+}
+
+// sent returns the bytes that all nodes have sent.
+func (p *pool) sent() (n int) {
+	for _, m := range p.nodes {
+		c := m.Count()
+		n += c.StreamBytes + c.DatagramBytes
+	}
+	return n
 }
 
 // equal reports whether all stores are.

@@ -16,6 +16,7 @@ type Stats struct {
 	Failed    uint64    // opened by this node, went wrong
 	Pushed    uint64    // batches given to a peer at once; one counts for each peer
 	Announced uint64    // digests sent
+	Urged     uint64    // datagrams with urgent entries sent
 	BytesIn   uint64    // on streams, both kinds
 	BytesOut  uint64
 	Known     int // live peers whose digest has been seen

@@ -26,7 +26,7 @@ type memory struct {
 	onLocal  func([]byte)
 	onEph    func([]byte)
 	got      map[string]int       // how often each batch was given to Receive
-	arrived  map[string]time.Time // when each became known here
+	arrived  map[string]time.Time // when each became known here, ephemeral entries too
 	refusing bool                 // refuse everything, as what strangers sign
 }
 
@@ -135,13 +135,22 @@ func (m *memory) OnLocal(f func([]byte))          { m.onLocal = f }
 func (m *memory) OnLocalEphemeral(f func([]byte)) { m.onEph = f }
 
 // set writes an ephemeral entry of this node.
-func (m *memory) set(version uint64, value string) {
+func (m *memory) set(version uint64, value string) []byte {
 	b := append(binary.BigEndian.AppendUint64(m.self.Bytes()[6:], version), value...)
 	fresh, err := m.ReceiveEphemeral([][]byte{b})
 	if err != nil || len(fresh) != 1 {
 		panic(fmt.Sprintf("own ephemeral entry refused: %v", err))
 	}
 	m.onEph(b)
+	return b
+}
+
+// heardAt returns when an ephemeral entry became known here.
+func (m *memory) heardAt(b []byte) (time.Time, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at, ok := m.arrived[string(b)]
+	return at, ok
 }
 
 func (m *memory) value(of crdt.NodeID) string {
@@ -191,6 +200,7 @@ func (m *memory) ReceiveEphemeral(entries [][]byte) (fresh [][]byte, err error) 
 			continue
 		}
 		m.eph[k] = entryOf{v, b}
+		m.arrived[string(b)] = time.Now()
 		fresh = append(fresh, b)
 	}
 	return fresh, err

@@ -114,7 +114,7 @@ func (s *Spread) session(ctx context.Context, to crdt.NodeID) (did outcome, err 
 }
 
 func (s *Spread) newSession(with crdt.NodeID) *session {
-	return &session{store: s.cfg.Store, limit: s.limit, fresh: func(b, e [][]byte) { s.got(with, b, e) }}
+	return &session{store: s.cfg.Store, limit: s.limit, fresh: func(b, e [][]byte) { s.got(with, b, e, false) }}
 }
 
 // heard tells the planner what a peer showed.
@@ -135,8 +135,12 @@ func (s *Spread) settled(with crdt.NodeID, theirs [16]byte) {
 	s.kick()
 }
 
-// onDatagram takes an announcement. It must not wait, so it only looks up the store's digest.
+// onDatagram takes an announcement or urgent entries. It must not wait, so it only looks up the store's digest.
 func (s *Spread) onDatagram(from crdt.NodeID, b []byte) {
+	if len(b) > 0 && b[0] == urgentVersion {
+		s.onUrgent(from, b)
+		return
+	}
 	if digest, err := decodeAnnouncement(b); err == nil && s.ctx.Err() == nil {
 		s.heard(from, digest)
 	}
@@ -200,14 +204,19 @@ func (s *Spread) servePush(ctx context.Context, from crdt.NodeID, c *conn, in me
 	if len(in.Ephemeral) > 0 {
 		entries, ephErr = s.cfg.Store.ReceiveEphemeral(in.Ephemeral)
 	}
-	s.got(from, fresh, entries)
+	s.got(from, fresh, entries, true)
 	err = errors.Join(err, ephErr)
-	if errors.Is(err, crdt.ErrMalformed) || errors.Is(err, crdt.ErrSignature) || errors.Is(err, crdt.ErrCluster) {
+	if isRubbish(err) {
 		s.serving.strike(from, time.Now())
 	}
 	own := s.cfg.Store.Digest()
 	s.heard(from, in.Digest)
 	return errors.Join(err, c.send(message{Kind: kindTurn, Digest: own}))
+}
+
+// isRubbish reports whether a store refused what no store could take.
+func isRubbish(err error) bool {
+	return errors.Is(err, crdt.ErrMalformed) || errors.Is(err, crdt.ErrSignature) || errors.Is(err, crdt.ErrCluster)
 }
 
 // gate bounds what peers may have served at once.
@@ -217,6 +226,7 @@ type gate struct {
 	mu      sync.Mutex
 	inside  map[crdt.NodeID]int
 	all     int
+	waiting map[crdt.NodeID]int // datagrams with urgent entries
 	strikes map[crdt.NodeID]strike
 }
 
@@ -229,7 +239,7 @@ type strike struct {
 const maxStrikes = 4096 // peers remembered; beyond, all is forgiven
 
 func newGate(perPeer, inAll int) *gate {
-	return &gate{perPeer: perPeer, inAll: inAll, inside: map[crdt.NodeID]int{}, strikes: map[crdt.NodeID]strike{}}
+	return &gate{perPeer: perPeer, inAll: inAll, inside: map[crdt.NodeID]int{}, waiting: map[crdt.NodeID]int{}, strikes: map[crdt.NodeID]strike{}}
 }
 
 func (g *gate) enter(id crdt.NodeID, now time.Time) bool {
@@ -249,6 +259,25 @@ func (g *gate) leave(id crdt.NodeID) {
 	g.all--
 	if g.inside[id]--; g.inside[id] == 0 {
 		delete(g.inside, id)
+	}
+}
+
+// hear admits a datagram with urgent entries, until heard.
+func (g *gate) hear(id crdt.NodeID, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.waiting[id] >= maxHeardPeer || now.Before(g.strikes[id].until) {
+		return false
+	}
+	g.waiting[id]++
+	return true
+}
+
+func (g *gate) heard(id crdt.NodeID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.waiting[id]--; g.waiting[id] == 0 {
+		delete(g.waiting, id)
 	}
 }
 
