@@ -79,6 +79,16 @@ func DecodeEphemeral(cluster ClusterID, raw []byte) (Ephemeral, error) {
 	return e, fixed(e.Author[:], b.Author, "ephemeral entry: author")
 }
 
+// EphemeralKind returns the kind of an encoded entry without checking anything else; empty if the bytes are none.
+func EphemeralKind(raw []byte) string {
+	var w wireSigned
+	var b wireEphemeral
+	if len(raw) > MaxEphemeralBytes || unmarshal(raw, &w, "ephemeral entry") != nil || unmarshal(w.Body, &b, "ephemeral entry") != nil {
+		return ""
+	}
+	return b.Kind
+}
+
 // Verify checks the author's signature. The error wraps ErrSignature.
 func (e Ephemeral) Verify() error {
 	var w wireSigned

@@ -82,6 +82,9 @@ func FuzzDecodeEphemeral(f *testing.F) {
 		if err == nil && d.Verify() == nil && (d.Version != 3 || d.Kind != "load") {
 			t.Fatal("a forged entry verifies")
 		}
+		if kind := EphemeralKind(raw); err == nil && kind != d.Kind {
+			t.Fatalf("kind %q of one of %q", kind, d.Kind)
+		}
 	})
 }
 

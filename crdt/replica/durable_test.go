@@ -352,6 +352,39 @@ func TestGarbageIsRefused(t *testing.T) {
 	}
 }
 
+func TestWatchEphemeral(t *testing.T) {
+	rs := cluster(t, 2)
+	loads, stop := rs[1].WatchEphemeral("load")
+	links, stopLinks := rs[1].WatchEphemeral("link")
+	defer stopLinks()
+	send := func(kind string) {
+		if err := rs[0].SetEphemeral(kind, "", nil, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := rs[0].EphemeralSince(rs[1].EphemeralDigest(), 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := rs[1].ReceiveEphemeral(entries); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	send("load")
+	send("load")
+	if len(loads) != 1 || len(links) != 0 {
+		t.Errorf("%d signals for loads, %d for links after two loads", len(loads), len(links))
+	}
+	<-loads
+	stop()
+	send("load")
+	send("link")
+	if len(loads) != 0 || len(links) != 1 || len(rs[1].eph.watch) != 1 {
+		t.Errorf("%d signals after the end of a watch, %d for a link, %d kinds watched", len(loads), len(links), len(rs[1].eph.watch))
+	}
+}
+
 func TestEphemeral(t *testing.T) {
 	rs := cluster(t, 2)
 	if err := rs[0].SetEphemeral("load", "", []byte("1"), time.Minute); err != nil {

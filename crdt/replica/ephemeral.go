@@ -39,6 +39,7 @@ type ephemeral struct {
 	slots   map[uint64]ephemeralSlot
 	count   map[crdt.NodeID]int
 	onLocal []func([]byte)
+	watch   map[string]map[chan struct{}]struct{} // by kind
 }
 
 type ephemeralSlot struct {
@@ -48,7 +49,27 @@ type ephemeralSlot struct {
 
 func (e *ephemeral) init(boots uint64) {
 	e.version = boots << 32
-	e.slots, e.count = map[uint64]ephemeralSlot{}, map[crdt.NodeID]int{}
+	e.slots, e.count, e.watch = map[uint64]ephemeralSlot{}, map[crdt.NodeID]int{}, map[string]map[chan struct{}]struct{}{}
+}
+
+// WatchEphemeral returns a channel that receives after another node's value of a kind has come, at most one signal waiting
+// however many values, and a function that ends the watch. Values that expire give no signal.
+func (r *Replica) WatchEphemeral(kind string) (<-chan struct{}, func()) {
+	c := make(chan struct{}, 1)
+	e := &r.eph
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.watch[kind] == nil {
+		e.watch[kind] = map[chan struct{}]struct{}{}
+	}
+	e.watch[kind][c] = struct{}{}
+	return c, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if delete(e.watch[kind], c); len(e.watch[kind]) == 0 {
+			delete(e.watch, kind)
+		}
+	}
 }
 
 // OnLocalEphemeral has f called with every entry that this node writes. f must not block, nor call this Replica.
@@ -183,7 +204,16 @@ func (r *Replica) receiveEphemeral(cluster crdt.ClusterID, raw []byte) (isNew bo
 	}
 	r.eph.mu.Lock()
 	defer r.eph.mu.Unlock()
-	return r.eph.put(e, r.now())
+	isNew, err = r.eph.put(e, r.now())
+	if isNew {
+		for c := range r.eph.watch[e.Kind] {
+			select {
+			case c <- struct{}{}:
+			default: // one waits already
+			}
+		}
+	}
+	return isNew, err
 }
 
 // put keeps e if it is newer than what is there.

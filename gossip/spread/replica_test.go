@@ -45,7 +45,9 @@ func openSite(t *testing.T, net *simnet.Network, key ed25519.PrivateKey) *site {
 func (s *site) start(t *testing.T, peers func() []crdt.NodeID) {
 	t.Helper()
 	var err error
-	if s.Spread, err = spread.Start(spread.Config{Fabric: s.place, Store: s.Replica, Peers: peers}); err != nil {
+	if s.Spread, err = spread.Start(spread.Config{
+		Fabric: s.place, Store: s.Replica, Peers: peers, Urgent: func(e []byte) bool { return crdt.EphemeralKind(e) == "down" },
+	}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Spread.Close)
@@ -127,4 +129,18 @@ func TestRealReplicas(t *testing.T) {
 	eventually(t, "the load is known everywhere", func() bool {
 		return len(sites[0].Ephemeral("load")) == 1 && len(sites[2].Ephemeral("load")) == 1
 	})
+
+	heard, stop := sites[2].WatchEphemeral("down")
+	defer stop()
+	if err := sites[0].SetEphemeral("down", "", []byte("link to 2"), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-heard:
+	case <-time.After(20 * time.Second):
+		t.Fatal("not after 20 s: an urgent entry")
+	}
+	if sites[0].Stats().Urged == 0 {
+		t.Error("an urgent entry went as an ordinary one")
+	}
 }
