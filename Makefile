@@ -24,6 +24,10 @@ demo: build ## three sites on this machine, a real screening job over them, a ra
 demo-down: ## end a demo that was left running
 	deploy/demo/down.sh
 
+.PHONY: lab
+lab: build ## a whole multi-site network on this machine (root): LAB=a topology file, default three sites
+	bin/vcpeer lab up $(or $(LAB),deploy/lab/topologies/three-sites.yaml)
+
 .PHONY: test
 test: ## install what the tests need, run all of them with the race detector
 	deploy/test/packages.sh

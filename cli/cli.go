@@ -60,6 +60,7 @@ const (
 	groupNode    = "node"
 	groupCluster = "cluster"
 	groupJobs    = "jobs"
+	groupLab     = "lab"
 )
 
 func newRoot(e *env) *cobra.Command {
@@ -91,10 +92,11 @@ queue and goes on alone when it is cut off.
 	root.SetVersionTemplate("vcpeer {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	globalFlags(root.PersistentFlags(), e)
-	root.AddGroup(&cobra.Group{ID: groupJobs, Title: "Jobs:"}, &cobra.Group{ID: groupCluster, Title: "Cluster:"}, &cobra.Group{ID: groupNode, Title: "This node:"})
+	root.AddGroup(&cobra.Group{ID: groupJobs, Title: "Jobs:"}, &cobra.Group{ID: groupCluster, Title: "Cluster:"}, &cobra.Group{ID: groupNode, Title: "This node:"}, &cobra.Group{ID: groupLab, Title: "Lab:"})
 	add(root, e, groupJobs, newSubmit, newRun, newJobs, newJob, newWhy, newLogs, newCancel, newWait)
 	add(root, e, groupCluster, newMembers, newSites, newHosts, newAccount, newGroup, newConflicts, newEvents, newToken, newEvict)
 	add(root, e, groupNode, newStart, newStop, newStatus, newLeave, newConfig, newUninstall)
+	add(root, e, groupLab, newLab)
 	add(root, e, "", newVersion, newExitCodes)
 	root.AddCommand(newGridEngine(e)...)
 	return root

@@ -3,7 +3,8 @@
 # and sudo, or without apt, it says what stays untested and goes on: the tests that need them skip with the reason.
 set -euo pipefail
 
-wanted=(gcc libc6-dev libnss-systemd libnss-extrausers iproute2 util-linux)
+wanted=(gcc libc6-dev libnss-systemd libnss-extrausers iproute2 util-linux
+	openvswitch-switch nftables ethtool iputils-ping iperf3 tcpdump procps)
 missing=()
 for package in "${wanted[@]}"; do
 	dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
