@@ -28,6 +28,9 @@ func BenchmarkViewOneChange(b *testing.B) {
 					tx.set(kindHost, key, fieldAddrs, []string{"/ip4/192.0.2.1/udp/7475/quic-v1"})
 					tx.set(kindHost, key, fieldCPUs, uint64(8))
 					tx.set(kindHost, key, fieldMem, uint64(1<<34))
+					tx.set(kindHost, key, fieldOverlay, uint64(1))
+					tx.set(kindHost, key, fieldUnderlay, [][]byte{{192, 0, 2, 1}})
+					tx.set(kindHost, key, fieldUnderlayMTU, uint64(1500))
 					return nil
 				})
 			}

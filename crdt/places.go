@@ -73,12 +73,12 @@ func (s *State) buildPlaces(v *View, r *reader) *places {
 	n := len(s.objects.kinds[kindHost])
 	p := &places{book: make(book, 2*n), hostByID: make(map[NodeID]int, n), evicted: map[NodeID]string{}}
 	nodes := map[SiteID]int{}
-	records := make([]*hostRecord, 0, n)
+	records := make([]member, 0, n)
 	for id := range s.objects.kinds[kindHost] {
 		h, standing := s.host(id, v, r, p.book)
 		switch {
 		case h != nil:
-			records = append(records, h)
+			records = append(records, member{h, standing})
 			if standing == Joined {
 				nodes[h.host.Site]++
 			}
@@ -99,18 +99,24 @@ func (s *State) buildPlaces(v *View, r *reader) *places {
 		}
 	}
 	s.decide(p.book, r.now)
-	p.putHosts(v, s.range6, records)
+	p.putHosts(s.range6, records)
 	p.putGuests(s.range6, guests)
 	p.putSites(sites)
 	p.listConflicts()
 	return p
 }
 
+// member is a host and what its node is to the cluster.
+type member struct {
+	*hostRecord
+	standing Standing
+}
+
 // putHosts lists the hosts by what they are called. It sorts references, since a host is large.
-func (p *places) putHosts(v *View, range6 netip.Prefix, records []*hostRecord) {
+func (p *places) putHosts(range6 netip.Prefix, records []member) {
 	type named struct {
 		name string
-		h    *hostRecord
+		h    member
 	}
 	order := make([]named, len(records))
 	for i, h := range records {
@@ -123,7 +129,7 @@ func (p *places) putHosts(v *View, range6 netip.Prefix, records []*hostRecord) {
 	for i, o := range order {
 		h := &p.hosts[i]
 		*h = o.h.host
-		h.Name, h.Standing = o.name, v.Standing(h.ID)
+		h.Name, h.Standing = o.name, o.h.standing
 		if o.h.slot != "" && p.book.holder(ClaimAddress, o.h.slot) == o.h.text {
 			h.Address, h.Address6 = o.h.addr, Address6(range6, o.h.addr)
 		}
