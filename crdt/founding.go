@@ -34,6 +34,16 @@ type wireFounding struct {
 	Nonce   []byte
 }
 
+// wireRanged is the body where the range is not the default; versions before it know only the default and refuse it.
+type wireRanged struct {
+	_       struct{} `cbor:",toarray"`
+	Name    string
+	Founder []byte
+	Millis  int64
+	Nonce   []byte
+	Range   []byte // the first two bytes of its addresses
+}
+
 type wireSigned struct {
 	_    struct{} `cbor:",toarray"`
 	Body []byte
@@ -42,7 +52,15 @@ type wireSigned struct {
 
 // NewFounding makes and signs a founding record. The name is checked by [CheckLabel]; rand gives the nonce.
 func NewFounding(name string, key ed25519.PrivateKey, now time.Time, rand io.Reader) (Founding, error) {
+	return NewFoundingIn(DefaultRange(), name, key, now, rand)
+}
+
+// NewFoundingIn is NewFounding with a range for the overlay's addresses, which is checked by [CheckRange] and fixed for good.
+func NewFoundingIn(overlay netip.Prefix, name string, key ed25519.PrivateKey, now time.Time, rand io.Reader) (Founding, error) {
 	if err := CheckLabel("cluster name", name); err != nil {
+		return Founding{}, err
+	}
+	if err := CheckRange(overlay); err != nil {
 		return Founding{}, err
 	}
 	var nonce [16]byte
@@ -50,7 +68,11 @@ func NewFounding(name string, key ed25519.PrivateKey, now time.Time, rand io.Rea
 		return Founding{}, fmt.Errorf("founding: draw a nonce: %w", err)
 	}
 	founder := NodeIDOf(key)
-	body := marshal(wireFounding{Name: name, Founder: founder[:], Millis: now.UnixMilli(), Nonce: nonce[:]})
+	w := wireFounding{Name: name, Founder: founder[:], Millis: now.UnixMilli(), Nonce: nonce[:]}
+	body := marshal(w)
+	if overlay != DefaultRange() {
+		body = marshal(wireRanged{Name: w.Name, Founder: w.Founder, Millis: w.Millis, Nonce: w.Nonce, Range: overlay.Addr().AsSlice()[:2]})
+	}
 	sig := ed25519.Sign(key, append([]byte(foundingDomain), body...))
 	return DecodeFounding(marshal(wireSigned{Body: body, Sig: sig}))
 }
@@ -58,17 +80,17 @@ func NewFounding(name string, key ed25519.PrivateKey, now time.Time, rand io.Rea
 // DecodeFounding reads a founding record and verifies its signature. Errors wrap ErrMalformed or ErrSignature.
 func DecodeFounding(raw []byte) (Founding, error) {
 	var w wireSigned
-	var f wireFounding
 	if len(raw) > maxFounding {
 		return Founding{}, fmt.Errorf("founding record of %d bytes: %w", len(raw), ErrMalformed)
 	}
 	if err := unmarshal(raw, &w, "founding record"); err != nil {
 		return Founding{}, err
 	}
-	if err := unmarshal(w.Body, &f, "founding record"); err != nil {
+	f, overlay, err := decodeBody(w.Body)
+	if err != nil {
 		return Founding{}, err
 	}
-	out := Founding{Name: f.Name, Time: time.UnixMilli(f.Millis), Range: DefaultRange(), raw: raw}
+	out := Founding{Name: f.Name, Time: time.UnixMilli(f.Millis), Range: overlay, raw: raw}
 	if err := CheckLabel("cluster name", f.Name); err != nil {
 		return Founding{}, fmt.Errorf("founding record: %w: %w", ErrMalformed, err)
 	}
@@ -82,6 +104,26 @@ func DecodeFounding(raw []byte) (Founding, error) {
 		return Founding{}, fmt.Errorf("founding record: %w", ErrSignature)
 	}
 	return out, nil
+}
+
+// decodeBody reads a body of either form.
+func decodeBody(body []byte) (f wireFounding, overlay netip.Prefix, err error) {
+	if err = unmarshal(body, &f, "founding record"); err == nil {
+		return f, DefaultRange(), nil
+	}
+	var r wireRanged
+	if unmarshal(body, &r, "") != nil {
+		return f, overlay, err
+	}
+	var a [4]byte
+	if err := fixed(a[:2], r.Range, "founding record: overlay range"); err != nil {
+		return f, overlay, err
+	}
+	overlay = netip.PrefixFrom(netip.AddrFrom4(a), 16)
+	if err := CheckRange(overlay); err != nil {
+		return f, overlay, fmt.Errorf("founding record: %w: %w", ErrMalformed, err)
+	}
+	return wireFounding{Name: r.Name, Founder: r.Founder, Millis: r.Millis, Nonce: r.Nonce}, overlay, nil
 }
 
 // Raw returns the record as it travels. The caller must not change it.

@@ -3,6 +3,8 @@ package crdt
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -37,6 +39,52 @@ func FuzzDecodeBatch(f *testing.F) {
 		if s.Check(b) == nil { // whatever gets this far must not harm
 			s.Apply(b)
 			s.View(w.now)
+		}
+	})
+}
+
+// FuzzFields: whatever a member writes into a field, views can be built, hold the invariants, and do not depend on the order.
+func FuzzFields(f *testing.F) {
+	fields := []struct {
+		kind  Kind
+		field string
+	}{
+		{kindHost, fieldName}, {kindHost, fieldAddress}, {kindHost, fieldLabel}, {kindHost, fieldUnderlay}, {kindHost, fieldUnderlayMTU},
+		{kindHost, fieldOverlay}, {kindHost, fieldNoTransit}, {kindHost, fieldAddrs}, {kindGuest, fieldName}, {kindGuest, fieldAddress},
+		{kindGuest, fieldNode}, {kindCluster, fieldEncrypt}, {kindSite, fieldName}, {kindMember, fieldLeft}, {kindAccount, fieldUID},
+	}
+	self := NodeIDOf(testKey(0))
+	for i := range fields {
+		for _, v := range []any{"n1", uint64(1), true, self[:], [][]byte{{192, 0, 2, 1}}, map[string]int{"x": 1}} {
+			f.Add(uint8(i), uint8(OpSet), marshal(v), uint8(i+1), uint8(OpDrop), marshal(v))
+		}
+	}
+	f.Fuzz(func(t *testing.T, i, op uint8, value []byte, i2, op2 uint8, value2 []byte) {
+		w := newWorld(t, 2)
+		for n, c := range []Change{{Field: fields[int(i)%len(fields)].field, Kind: fields[int(i)%len(fields)].kind, Op: Op(op), Value: value},
+			{Field: fields[int(i2)%len(fields)].field, Kind: fields[int(i2)%len(fields)].kind, Op: Op(op2), Value: value2}} {
+			w.update(t, n, func(tx *Tx) error {
+				_, _, err := tx.AttachGuest("", false)
+				for _, id := range []string{string(tx.self[:]), string(tx.s.cluster[:]), "0123456789abcdef"} {
+					if c.ID = id; c.check() == nil {
+						tx.changes = append(tx.changes, c)
+					}
+				}
+				return err
+			})
+		}
+		w.exchange()
+		w.requireEqual(t)
+		requireInvariants(t, w.nodes[0].state.View(w.now))
+		w.update(t, 0, func(tx *Tx) error { // and all can be written over
+			_, err := tx.ClaimLabel()
+			for _, g := range tx.v.Guests() {
+				err = errors.Join(err, tx.ForgetGuest(g.ID))
+			}
+			return errors.Join(err, tx.PutUnderlay(UnderlayFacts{Overlay: 1}), tx.PutHost(HostFacts{Name: "n2"}))
+		})
+		if v := w.nodes[0].state.View(w.now); len(v.Guests()) != 0 {
+			t.Fatalf("not forgotten: %+v", v.Guests())
 		}
 	})
 }
@@ -92,8 +140,13 @@ func FuzzDecodeFounding(f *testing.F) {
 	w := newWorld(f, 1)
 	good := w.nodes[0].state.Founding()
 	f.Add(good.Raw())
+	ranged, err := NewFoundingIn(netip.MustParsePrefix("172.20.0.0/16"), "test", testKey(0), w.now, rand.NewChaCha8([32]byte{}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(ranged.Raw())
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		if d, err := DecodeFounding(raw); err == nil && d.Founder != good.Founder {
+		if d, err := DecodeFounding(raw); err == nil && (d.Founder != good.Founder || CheckRange(d.Range) != nil) {
 			t.Fatal("a forged founding verifies")
 		}
 	})

@@ -17,6 +17,14 @@ const (
 // DefaultRange is the range of a cluster that was founded without another.
 func DefaultRange() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, 0, 0}), 16) }
 
+// CheckRange returns an error wrapping ErrInvalid unless p can be a cluster's range: a /16 of private IPv4 addresses (RFC 1918).
+func CheckRange(p netip.Prefix) error {
+	if !p.IsValid() || !p.Addr().Is4() || p.Bits() != 16 || p != p.Masked() || !p.Addr().IsPrivate() {
+		return fmt.Errorf("overlay range %s: %w: want a /16 of private IPv4 addresses, such as %s", p, ErrInvalid, DefaultRange())
+	}
+	return nil
+}
+
 // slotAddr returns the address of a slot in a range; false if there is no such slot.
 func slotAddr(in netip.Prefix, slot uint64) (netip.Addr, bool) {
 	if slot < 1 || slot > overlaySlots {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,7 +142,12 @@ func (r *Replica) ClusterID() crdt.ClusterID {
 
 // Found makes a new cluster with this node as its first member. ErrFounded if it belongs to one.
 func (r *Replica) Found(name string) (crdt.ClusterID, error) {
-	f, err := crdt.NewFounding(name, r.key, r.now(), rand.Reader)
+	return r.FoundIn(crdt.DefaultRange(), name)
+}
+
+// FoundIn is Found with a range for the overlay's addresses, fixed for good. An error wraps crdt.ErrInvalid if it cannot be one.
+func (r *Replica) FoundIn(overlay netip.Prefix, name string) (crdt.ClusterID, error) {
+	f, err := crdt.NewFoundingIn(overlay, name, r.key, r.now(), rand.Reader)
 	if err != nil {
 		return crdt.ClusterID{}, err
 	}
