@@ -1,5 +1,3 @@
-//go:build libovsdb
-
 package ovs
 
 import (

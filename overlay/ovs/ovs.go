@@ -1,5 +1,3 @@
-//go:build libovsdb
-
 // Package ovs is the only part that touches Open vSwitch. It turns a machine's Open vSwitch into what it is told to be:
 // bridges and ports in its database, flows and groups in its tables, and tells what changes by itself. What stands in
 // the tables and why is decided elsewhere (overlay/flow); whoever calls is the one engine of a node.
