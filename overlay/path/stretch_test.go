@@ -17,9 +17,9 @@ func quantile(x []float64, q float64) float64 {
 }
 
 // TestStretch holds paths over random matrices against the shortest of any number of links, from exact measurements and,
-// after two minutes in which paths were kept, from measurements with noise of 5 %.
+// for up to 20 gateways, from measurements with noise of 5 % after two minutes, in which paths were kept.
 func TestStretch(t *testing.T) {
-	const plans = 60
+	const plans = 40
 	for _, kind := range []struct {
 		name string
 		make func(*rand.Rand, int) matrix
@@ -28,7 +28,7 @@ func TestStretch(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %d", kind.name, n), func(t *testing.T) {
 				var ideal, noisy, direct []float64
 				switches := 0
-				for seed := range uint64(max(1, 60/n)) {
+				for seed := range uint64(max(2, 40/n)) {
 					rng := rand.New(rand.NewPCG(seed, 7))
 					m := kind.make(rng, n)
 					shortest := m.lengths()
@@ -47,11 +47,11 @@ func TestStretch(t *testing.T) {
 							}
 						}
 					}
-					for s := range plans {
+					for s := 0; s < plans && n <= 20; s++ {
 						in := m.input(0, noise)
 						for self, p := range planners {
 							in.Self = label.Label(self + 1)
-							table, _ := p.Plan(in, time.Unix(int64(2*s), 0))
+							table, _ := p.Plan(in, time.Unix(int64(3*s), 0))
 							if s < plans-1 {
 								continue
 							}
@@ -62,13 +62,17 @@ func TestStretch(t *testing.T) {
 						}
 					}
 				}
-				t.Logf("direct p50 %.3f p95 %.3f; exact p50 %.3f p95 %.3f max %.3f; noise p50 %.3f p95 %.3f max %.3f, %.2f switches a pair",
-					quantile(direct, .5), quantile(direct, .95), quantile(ideal, .5), quantile(ideal, .95), slices.Max(ideal),
-					quantile(noisy, .5), quantile(noisy, .95), slices.Max(noisy), float64(switches)/float64(len(noisy)))
+				t.Logf("direct p50 %.3f p95 %.3f; exact p50 %.3f p95 %.3f max %.3f",
+					quantile(direct, .5), quantile(direct, .95), quantile(ideal, .5), quantile(ideal, .95), slices.Max(ideal))
 				if quantile(ideal, .5) > 1.005 || quantile(ideal, .95) > 1.05 && n <= 20 {
 					t.Error("paths are too long")
 				}
-				if quantile(noisy, .95) > 1.15 {
+				if n > 20 {
+					return
+				}
+				t.Logf("with noise p50 %.3f p95 %.3f max %.3f, %.2f switches a pair",
+					quantile(noisy, .5), quantile(noisy, .95), slices.Max(noisy), float64(switches)/float64(len(noisy)))
+				if quantile(noisy, .95) > 1.05 {
 					t.Error("with noise, paths are too long")
 				}
 			})
