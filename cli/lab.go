@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -137,10 +138,12 @@ func newLabDown(e *env, name *string) *cobra.Command {
 }
 
 func (e *env) labDown(ctx context.Context, name string) error {
-	if names, err := lab.Names(); err == nil && name != "" && len(names) > 0 {
-		if _, err := lab.Find(name); errors.Is(err, fs.ErrNotExist) {
-			return lab.RemoveDir(name)
-		}
+	names, err := lab.Names()
+	if err != nil {
+		return err
+	}
+	if _, err := lab.Find(name); slices.Contains(names, name) && errors.Is(err, fs.ErrNotExist) {
+		return lab.RemoveDir(name)
 	}
 	return e.askLab(ctx, name, func(ctx context.Context, r lab.Remote) error { return r.Down(ctx) })
 }

@@ -160,9 +160,13 @@ func (r Remote) do(ctx context.Context, q request) error {
 
 func (r Remote) ask(ctx context.Context, q request) (*answer, error) {
 	c, err := new(net.Dialer).DialContext(ctx, "unix", controlPath(r.State.Dir))
-	if err != nil {
+	switch {
+	case err != nil && !r.State.Holder.Alive():
+		return nil, &api.Problem{Code: api.CodeUnavailable, Message: fmt.Sprintf("lab %s has died: its process has ended", r.State.Name),
+			Hint: fmt.Sprintf("vcpeer lab down --name %s removes what it left", r.State.Name)}
+	case err != nil:
 		return nil, &api.Problem{Code: api.CodeUnavailable, Message: fmt.Sprintf("lab %s does not answer: %v", r.State.Name, err),
-			Hint: fmt.Sprintf("is it still coming up? vcpeer lab down --name %s removes it", r.State.Name)}
+			Hint: "it is still coming up, or another program has it"}
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()

@@ -165,3 +165,17 @@ func (p plan) hasOVS() bool {
 	}
 	return false
 }
+
+// addrs lists the addresses of a machine.
+func (p plan) addrs(machine string) (all []netip.Addr) {
+	for _, c := range p.cables {
+		for _, e := range []end{c.a, c.b} {
+			for _, a := range e.addrs {
+				if e.machine == machine {
+					all = append(all, a.Addr())
+				}
+			}
+		}
+	}
+	return all
+}

@@ -7,8 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"vcpeer/deploy/lab/topology"
 	"vcpeer/peer/api"
@@ -41,6 +45,7 @@ func UpBehind(ctx context.Context, t topology.Topology, o Options, hold ...strin
 	cmd := exec.Command(o.Binary, hold...)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Stderr = os.Stderr // until the lab is up
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -104,6 +109,22 @@ func Hold(ctx context.Context, in io.Reader, out io.Writer) error {
 		}
 		return tell.Encode(report{Problem: p})
 	}
+	if err := logTo(filepath.Join(l.Dir, "holder.log")); err != nil {
+		return errors.Join(err, l.Down())
+	}
 	up := func() { _ = tell.Encode(report{Up: true}) } // who asked may be gone
 	return errors.Join(l.Serve(ctx, up), l.Down())
+}
+
+// logTo makes a file of this process' standard error, and so lets go of that of the command that started it.
+func logTo(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	defer f.Close()
+	if err := unix.Dup3(int(f.Fd()), 2, 0); err != nil {
+		return fmt.Errorf("lab: %s: %w", path, err)
+	}
+	return nil
 }

@@ -219,7 +219,7 @@ func unknown(key string, fields map[string]field) error {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	return shape.Unknown(strings.ReplaceAll(key, "_", "-"), names)
+	return shape.Unknown(key, names)
 }
 
 func notAmong(value string, words []string) error {
