@@ -16,7 +16,7 @@ func (b *builder) access() {
 	for _, t := range []int{130, 131, 132, 133, 134, 135, 136, 137, 143} { // multicast listeners, routers, neighbours
 		b.add(tableAccess, 90, fmt.Sprintf("icmp6,icmp_type=%d", t))
 	}
-	for _, m := range []string{"arp", "udp,tp_dst=67", "udp,tp_dst=68", "udp6,tp_dst=546", "udp6,tp_dst=547", "ip,nw_proto=2"} {
+	for _, m := range []string{fmt.Sprintf("dl_type=%#x", etherProbe), "arp", "udp,tp_dst=67", "udp,tp_dst=68", "udp6,tp_dst=546", "udp6,tp_dst=547", "ip,nw_proto=2"} {
 		b.add(tableAccess, 90, m)
 	}
 	b.add(tableAccess, 80, ourMACs, resubmit(tableOrigin), resubmit(tableHost), resubmit(tableOut))
@@ -29,8 +29,10 @@ func (b *builder) access() {
 const ourMACs = "dl_dst=02:76:00:00:00:00/ff:ff:ff:ff:00:00"
 
 // asIfTo makes a question look like a frame to the machine that is asked for, so that the host table can be asked for it.
+// Of what that table may change the asker's address is put back: the answer goes there.
 func asIfTo(field string) []string {
-	return []string{"set_field:02:76:00:00:00:00->eth_dst", "move:" + field + "[0..15]->NXM_OF_ETH_DST[0..15]", resubmit(tableHost)}
+	return []string{"set_field:02:76:00:00:00:00->eth_dst", "move:" + field + "[0..15]->NXM_OF_ETH_DST[0..15]",
+		"move:NXM_OF_ETH_SRC[16..31]->NXM_NX_REG6[0..15]", resubmit(tableHost), "move:NXM_NX_REG6[0..15]->NXM_OF_ETH_SRC[16..31]"}
 }
 
 // answerARP answers for every host that is known (RFC 826): its MAC follows from its address. Nobody is told of his own
@@ -53,7 +55,8 @@ func (b *builder) answerARP() {
 // answerND does the same for IPv6 (RFC 4861, 7.2.4: solicited, override).
 func (b *builder) answerND() {
 	ask := asIfTo("NXM_NX_ND_TARGET")
-	b.add(tableAccess, 100, "icmp6,icmp_type=135,icmp_code=0,nd_target="+b.Self.Net6.String(), append(ask, resubmit(tableND))...)
+	ours := netip.PrefixFrom(Slot(0).Addr6(b.Self.Net6), 112) // the rest of the /64 belongs to nobody, least of all to a slot
+	b.add(tableAccess, 100, "icmp6,icmp_type=135,icmp_code=0,nd_target="+ours.String(), append(ask, resubmit(tableND))...)
 	b.ownQuestions(func(port string, a netip.Addr) {
 		b.add(tableAccess, 110, fmt.Sprintf("icmp6,icmp_type=135,icmp_code=0,in_port=%s,nd_target=%s", port, a))
 	}, b.Self.Net6)

@@ -22,10 +22,10 @@ const (
 	tablePath     = 21
 	tableOut      = 22
 	tableGuest    = 23 // learned: the address that the guest itself uses
+	tablePut      = 24
 	tableSource   = 30
 	tableTunnel   = 31
 	tableArrive   = 32
-	tableUp       = 33 // what came up from a node of the site
 	tableHere     = 34 // what came down: it ends here
 	tableInSite   = 35 // what came from another site: it stays in this one
 	tableLink     = 36
@@ -42,7 +42,9 @@ const (
 //	reg1     the gateway that a frame is for, or the next on its way
 //	reg2     the port to put it out; 0: none
 //	reg3     1: the host is at another node of this site, 2: it is here; 0: elsewhere
-//	reg5     what the sender of a tunnelled frame is: bit 0 a gateway of another site, bit 1 a node of this one
+//	reg4     the longest frame that the way takes, bytes; 0: any
+//	reg5     what the sender of a tunnelled frame is: bit 0 a gateway of another site, bit 1 a node of this one; 0: no tunnel
+//	reg6     what an answer to a question keeps
 const (
 	placeNear  = 1
 	placeHere  = 2
@@ -67,7 +69,10 @@ type builder struct {
 func Build(w Want) Tables {
 	b := &builder{Want: w, link: map[label.Label]netip.Addr{}}
 	for _, g := range w.Gateways {
-		if g.Dst.IsValid() && g.Label.Valid() && !slices.Contains(w.Self.Labels, g.Label) {
+		if !g.Dst.IsValid() || !g.Label.Valid() || g.Sealed || slices.Contains(w.Self.Labels, g.Label) {
+			continue
+		}
+		if a, ok := b.link[g.Label]; !ok || g.Dst.Less(a) { // two claim the label, until one of them repairs it
 			b.link[g.Label] = g.Dst
 		}
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // Flow is one rule of a table, in the words of ovs-ofctl(8). Two flows with equal Table, Priority and Match are the same
-// rule, of which the later wins.
+// rule.
 type Flow struct {
 	Table    uint8
 	Priority uint16 // never 0 by accident: what a dump leaves out is 32768
@@ -65,7 +65,8 @@ type Tables struct {
 // sort brings tables into the one order that equal inputs give.
 func (t *Tables) sort() {
 	slices.SortFunc(t.Flows, func(a, b Flow) int {
-		return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Match, b.Match))
+		return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Match, b.Match),
+			cmp.Compare(a.Actions, b.Actions))
 	})
 	slices.SortFunc(t.Groups, func(a, b Group) int { return cmp.Compare(a.ID, b.ID) })
 }

@@ -15,6 +15,10 @@ func (b *builder) hosts() {
 	for _, h := range b.Hosts {
 		count[h.Far]++
 	}
+	mtu := map[netip.Addr]int{}
+	for _, n := range b.Nodes {
+		mtu[n.Dst] = n.MTU
+	}
 	paths := map[label.Label][]string{}
 	for _, p := range b.Paths {
 		if ways := b.way(p); ways != nil {
@@ -25,13 +29,10 @@ func (b *builder) hosts() {
 		}
 	}
 	if !b.Self.gateway() && b.Self.Uplink.IsValid() {
-		b.add(tablePath, 1, "", setKey(label.Key{Budget: 1, Dst: label.Site}), tunnelTo(b.Self.Uplink), b.outBy(b.Ports.GRE))
+		b.add(tablePath, 1, "reg5=0", append(b.check(mtu[b.Self.Uplink]), setKey(label.Key{Budget: 1, Dst: label.Site}),
+			tunnelTo(b.Self.Uplink), b.outBy(b.Ports.GRE))...) // of frames from tunnels none: what came up never goes up again
 	}
 	b.add(tablePath, 0, "")
-	mtu := map[netip.Addr]int{}
-	for _, n := range b.Nodes {
-		mtu[n.Dst] = n.MTU
-	}
 	for _, h := range b.Hosts {
 		match := fmt.Sprintf("dl_dst=%s", h.Slot.MAC())
 		switch {
@@ -70,13 +71,16 @@ func (b *builder) way(p Path) []string {
 	return append(append(out, straight...), b.outBy(b.Ports.GRE))
 }
 
-// check marks a packet that is too large for a path of mtu bytes, if one can come. The length that Open vSwitch compares
-// has the 14 bytes of the Ethernet header in it.
+// check has packets looked at that are too large for a path of mtu bytes, if any can come. The look itself is in tableOut,
+// behind which nothing comes: Open vSwitch follows for either answer what stands behind check_pkt_larger in the same list,
+// and then forgets what that did. The length that it compares has the 14 bytes of the Ethernet header in it.
 func (b *builder) check(mtu int) []string {
 	if mtu == 0 || mtu >= b.CheckBelow {
 		return nil
 	}
-	return []string{fmt.Sprintf("check_pkt_larger(%d)->NXM_NX_REG0[0]", mtu+14)}
+	longest := uint32(mtu + 14)
+	b.add(tableOut, 10, fmt.Sprintf("reg4=%#x", longest), fmt.Sprintf("check_pkt_larger(%d)->NXM_NX_REG0[0]", longest), resubmit(tablePut))
+	return []string{setReg(4, longest)}
 }
 
 func firstHop(to label.Label, via []label.Label) label.Label {
@@ -136,16 +140,20 @@ func (b *builder) group(p Path, port uint16) {
 		break // it always lives: what comes after is never taken
 	}
 	b.out.Groups = append(b.out.Groups, g)
-	b.add(tableOut, 60, fmt.Sprintf("reg1=%#x,reg2=%#x", uint32(p.To), viaGroup), fmt.Sprintf("group:%d", g.ID))
+	b.add(tablePut, 60, fmt.Sprintf("reg1=%#x,reg2=%#x", uint32(p.To), viaGroup), fmt.Sprintf("group:%d", g.ID))
 }
+
+// restore are the actions that put back the bytes in which transit gateways travel.
+var restore = []string{"load:0->NXM_OF_ETH_DST[16..31]", "load:0->NXM_OF_ETH_SRC[16..31]"}
 
 // outlets puts frames out.
 func (b *builder) outlets() {
-	b.add(tableOut, 100, "reg0=0x1/0x1", fmt.Sprintf("output:%d", b.Ports.Control))
+	b.add(tableOut, 0, "", resubmit(tablePut))
+	b.add(tablePut, 100, "reg0=0x1/0x1", append(slices.Clone(restore), fmt.Sprintf("output:%d", b.Ports.Control))...)
 	for _, h := range b.guests() {
-		b.add(tableOut, 40, fmt.Sprintf("reg2=%#x", h.Port), resubmit(tableGuest))
+		b.add(tablePut, 40, fmt.Sprintf("reg2=%#x", h.Port), resubmit(tableGuest))
 	}
-	b.add(tableOut, 10, "reg2=0")
-	b.add(tableOut, 5, "", "output:NXM_NX_REG2[0..15]")
+	b.add(tablePut, 10, "reg2=0")
+	b.add(tablePut, 5, "", "output:NXM_NX_REG2[0..15]")
 	b.add(tableGuest, 1, "", "output:NXM_NX_REG2[0..15]")
 }

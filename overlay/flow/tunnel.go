@@ -36,6 +36,9 @@ func (b *builder) tunnel() {
 	b.add(tableHere, 20, fmt.Sprintf("dl_type=%#x,reg3=%#x", etherProbe, placeHere), fmt.Sprintf("output:%d", b.Ports.Control))
 	b.add(tableHere, 10, fmt.Sprintf("reg3=%#x", placeHere), resubmit(tableOut))
 	b.add(tableHere, 0, "")
+	b.add(tableInSite, 10, fmt.Sprintf("reg3=%#x", placeNear), resubmit(tableOut))
+	b.add(tableInSite, 10, fmt.Sprintf("reg3=%#x", placeHere), resubmit(tableOut))
+	b.add(tableInSite, 0, "")
 	if b.Self.gateway() {
 		b.up()
 		b.arrive()
@@ -45,25 +48,19 @@ func (b *builder) tunnel() {
 	}
 }
 
-// up lets frames of the site's nodes out of the site, never up again.
+// up lets frames of the site's nodes out of the site; see tablePath for why never up again.
 func (b *builder) up() {
 	up := label.Key{Budget: 1, Dst: label.Site}
-	b.add(tableTunnel, 30, matchKey(up, keyBudget|keyDst)+","+from(fromSite), anyPort, resubmit(tableHost), resubmit(tableUp))
-	b.add(tableUp, 20, fmt.Sprintf("%s,reg3=0,reg2=%#x", matchKey(up, keyBudget|keyDst), b.Ports.GRE))
-	b.add(tableUp, 10, "", resubmit(tableOut))
+	b.add(tableTunnel, 30, matchKey(up, keyBudget|keyDst)+","+from(fromSite), anyPort, resubmit(tableHost), resubmit(tableOut))
 }
 
 // arrive is for frames to this gateway: to the agent, to this node, or down to a node of the site, and never out again.
 func (b *builder) arrive() {
 	me := label.Key{Dst: b.Self.Label}
-	b.add(tableTunnel, 30, matchKey(me, keyDst)+","+from(fromFar), anyPort,
-		"load:0->NXM_OF_ETH_DST[16..31]", "load:0->NXM_OF_ETH_SRC[16..31]", resubmit(tableArrive))
+	b.add(tableTunnel, 30, matchKey(me, keyDst)+","+from(fromFar), append(append([]string{anyPort}, restore...), resubmit(tableArrive))...)
 	b.add(tableArrive, 20, fmt.Sprintf("dl_type=%#x", etherProbe), fmt.Sprintf("output:%d", b.Ports.Control))
 	b.add(tableArrive, 10, ourMACs, resubmit(tableHost), resubmit(tableInSite))
 	b.add(tableArrive, 0, "")
-	b.add(tableInSite, 0, "reg3=0")
-	b.add(tableInSite, 10, fmt.Sprintf("reg3=%#x", placeNear), resubmit(tableOut))
-	b.add(tableInSite, 10, fmt.Sprintf("reg3=%#x", placeHere), resubmit(tableOut))
 }
 
 // transit sends on what has a budget: to the gateway that the frame names, which no choice of ours changes.
@@ -99,7 +96,7 @@ func (b *builder) links() {
 // answers to packets that were too large.
 func (b *builder) control() {
 	b.add(tableControl, 0, "")
-	b.add(tableControl, 10, ourMACs, resubmit(tableHost), resubmit(tableOut))
+	b.add(tableControl, 10, ourMACs, resubmit(tableHost), resubmit(tableInSite))
 	probe := func(second byte, low string, actions ...string) {
 		b.add(tableControl, 20, fmt.Sprintf("dl_type=%#x,dl_dst=02:%02x:00:00:00:00/ff:ff:%s:00:00", etherProbe, second, low), actions...)
 	}
