@@ -1,0 +1,113 @@
+package flow
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"vcpeer/overlay/flow/flowtest"
+	"vcpeer/overlay/label"
+)
+
+// receivers says how often a frame was delivered at each port.
+func receivers(f flowtest.Fate) map[string]int {
+	out := map[string]int{}
+	for _, d := range f.Delivered {
+		out[fmt.Sprintf("%s port %d", d.Node.Name, d.Port)]++
+	}
+	return out
+}
+
+// TestBroadcastReachesAllOnce: with equal records every node and every guest gets one copy, whoever speaks, and the speaker
+// none.
+func TestBroadcastReachesAllOnce(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t, rapid.IntRange(1, 9).Draw(t, "sites"))
+		net, nodes := w.net(nil)
+		for _, src := range w.places() {
+			for _, guest := range []bool{false, true} {
+				p := w.from(src, guest).With("eth_dst", "ff:ff:ff:ff:ff:ff")
+				want := map[string]int{}
+				for _, n := range net.Nodes {
+					want[fmt.Sprintf("%s port %d", n.Name, flowtest.Local)]++
+					want[fmt.Sprintf("%s port %d", n.Name, guestPort)]++
+				}
+				delete(want, fmt.Sprintf("%s port %d", nodes[src].Name, p.Get("in_port")))
+				fate := net.Walk(nodes[src], p)
+				if got := receivers(fate); fmt.Sprint(got) != fmt.Sprint(want) || fate.Hops > 4 || fate.Err != nil {
+					t.Fatalf("from %v: %v in %d hops, want %v\n%q", src, got, fate.Hops, want, fate.Trace)
+				}
+				for _, d := range fate.Delivered {
+					if d.Packet.MAC("eth_dst") != "ff:ff:ff:ff:ff:ff" || guest && d.Packet.MAC("eth_src") != w.guest(src.site, src.node).MAC().String() {
+						t.Fatalf("from %v: arrived as %v", src, d)
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestBroadcastWithDifferentRecords: where nodes know different sites a broadcast may miss some and reach some twice, but
+// it never comes back, and no gateway's links carry more copies than its tables have.
+func TestBroadcastWithDifferentRecords(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t, rapid.IntRange(2, 9).Draw(t, "sites"))
+		net, nodes := w.net(func(_ place, want *Want) {
+			unknown := rapid.IntRange(0, len(w.sites)).Draw(t, "unknown")
+			want.Gateways = slices.DeleteFunc(want.Gateways, func(g Gateway) bool { return g.Site == fmt.Sprint(unknown) })
+			if len(want.Self.Labels) > 1 && want.Self.Label == 0 && rapid.Bool().Draw(t, "other uplink") {
+				want.Self.Labels = want.Self.Labels[1:]
+			}
+		})
+		for _, src := range w.places() {
+			fate := net.Walk(nodes[src], w.from(src, false).With("eth_dst", "01:00:5e:00:00:fb"))
+			if fate.Err != nil || fate.Hops > 4 {
+				t.Fatalf("from %v: %d hops, %v", src, fate.Hops, fate.Err)
+			}
+			for _, d := range fate.Delivered {
+				if d.Node == nodes[src] && d.Port == flowtest.Local {
+					t.Fatalf("from %v: it came back\n%q", src, fate.Trace)
+				}
+			}
+		}
+	})
+}
+
+// TestBroadcastCopies: no gateway sends more than some multiple of √n copies.
+func TestBroadcastCopies(t *testing.T) {
+	w := large(100)
+	net, nodes := w.net(nil)
+	fate := net.Walk(nodes[place{37, 0}], w.from(place{37, 0}, false).With("eth_dst", "ff:ff:ff:ff:ff:ff"))
+	if len(fate.Delivered) != 2*100-1 || fate.Sent != 99 || fate.Hops != 2 {
+		t.Errorf("%d deliveries, %d copies, %d hops", len(fate.Delivered), fate.Sent, fate.Hops)
+	}
+}
+
+// TestEqualRecordsGiveEqualTables: the order of records does not show, and what two gateways of a site do with frames of
+// others is the same.
+func TestEqualRecordsGiveEqualTables(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawAnything(t, 0)
+		got := Build(shuffle(t, w))
+		if want := Build(w); !slices.Equal(got.Flows, want.Flows) {
+			t.Fatalf("the order of the records shows:\n%v\n%v", got.Flows, want.Flows)
+		}
+	})
+	w := world{[]siteSpec{{[]label.Label{1, 2}, 3}, {[]label.Label{3}, 1}, {[]label.Label{4}, 1}}}
+	own := func(f Flow) bool { // own address, own label, who is here, and the other of the two
+		return !slices.Contains([]uint8{tableARP, tableND, tableNDReply, tableOut, tablePut, tableGuest, tableHere, tableInSite, tableLink, tableArrive}, f.Table)
+	}
+	a, b := Build(w.wantGuests(0, 0)).Flows, Build(w.wantGuests(0, 1)).Flows
+	if a, b = slices.DeleteFunc(a, own), slices.DeleteFunc(b, own); !slices.Equal(a, b) {
+		t.Errorf("two gateways of a site differ:\n%v\n%v", a, b)
+	}
+}
+
+func shuffle(t *rapid.T, w Want) Want {
+	w.Hosts = rapid.Permutation(w.Hosts).Draw(t, "hosts")
+	w.Nodes = rapid.Permutation(w.Nodes).Draw(t, "nodes")
+	w.Gateways = rapid.Permutation(w.Gateways).Draw(t, "gateways")
+	return w
+}
