@@ -59,7 +59,7 @@ func runLabExec(ctx context.Context, e *env, name, node string, argv []string) e
 	}
 	c.Env = slices.DeleteFunc(slices.Clone(e.Environ), func(v string) bool { return strings.HasPrefix(v, "VCPEER_") })
 	c.Dir = e.Dir
-	return e.attach(ctx, machine.Space{PID: m.First.PID}, c)
+	return e.attach(ctx, m.Space(), c)
 }
 
 // attach runs a command in the place of this one. On a terminal it is the foreground, so that Ctrl-C is for it alone.

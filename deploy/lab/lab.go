@@ -85,6 +85,11 @@ func (l *Lab) Down() error {
 			m.Close()
 			return nil
 		})
+		for _, m := range l.machines {
+			if m.Space.Group != "" {
+				_ = os.Remove(filepath.Dir(m.Space.Group)) // of the lab, once
+			}
+		}
 		for _, n := range l.nodes {
 			for _, d := range n.daemons {
 				<-d.exited // the kernel has ended it

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"syscall"
@@ -246,7 +247,8 @@ func machineState(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(links) + string(mounts)
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/vcpeer-lab*")
+	return string(links) + string(mounts) + fmt.Sprint(groups)
 }
 
 // TestHolderKilled: a lab whose process is killed ends with it, and what it leaves can be removed.

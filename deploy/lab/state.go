@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"vcpeer/deploy/lab/machine"
 	"vcpeer/deploy/lab/topology"
 	"vcpeer/peer/api"
 )
@@ -35,6 +36,7 @@ type MachineState struct {
 	Site  string       `json:"site,omitempty"`
 	Kind  string       `json:"kind"` // node, router or wan
 	First Process      `json:"first"`
+	Group string       `json:"cgroup,omitempty"`
 	Addrs []netip.Addr `json:"addrs"`
 	NAT   topology.NAT `json:"nat,omitempty"`
 	Dir   string       `json:"dir"`
@@ -139,7 +141,7 @@ func (l *Lab) state() (*State, error) {
 			ms.NAT = site.NAT
 		}
 		if m := l.machines[p.name]; m != nil {
-			ms.First = processOf(m.PID)
+			ms.First, ms.Group = processOf(m.PID), m.Space.Group
 		}
 		s.Machines = append(s.Machines, ms)
 	}
@@ -188,12 +190,22 @@ func (s *State) Remove() error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if err := os.RemoveAll(s.Dir); err != nil {
-		return fmt.Errorf("lab: %w", err)
+	for _, m := range s.Machines {
+		if err := machine.RemoveGroup(m.Group); err != nil {
+			return fmt.Errorf("lab: control group of %s: %w", m.Name, err)
+		}
+		if m.Group != "" {
+			_ = os.Remove(filepath.Dir(m.Group)) // with the last one of the lab
+		}
 	}
-	_ = os.Remove(Base) // when it was the last one
-	return nil
+	return RemoveDir(s.Name)
 }
+
+// groupOf is the control group that holds those of a lab's machines.
+func groupOf(lab string) string { return "vcpeer-lab." + lab }
+
+// Space is where commands run on the machine.
+func (m MachineState) Space() machine.Space { return machine.Space{PID: m.First.PID, Group: m.Group} }
 
 // Machine finds a machine by its name, or a node by its site's when that has only one.
 func (s *State) Machine(name string) (MachineState, error) {

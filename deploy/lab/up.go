@@ -103,7 +103,7 @@ func (l *Lab) makeMachines(ctx context.Context) error {
 				return err
 			}
 		}
-		m, err := l.keeper.Make(machine.Spec{Name: p.name, Dir: dir, Binary: l.opts.Binary})
+		m, err := l.keeper.Make(machine.Spec{Name: p.name, Dir: dir, Binary: l.opts.Binary, Group: filepath.Join(groupOf(l.Name), p.name)})
 		if err != nil {
 			return err
 		}

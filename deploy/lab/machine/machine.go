@@ -29,6 +29,7 @@ type Spec struct {
 	Name   string // its host name
 	Dir    string // absolute; made if absent; holds run, lib, log, home, etc, bin
 	Binary string // seen as /usr/local/bin/vcpeer
+	Group  string // of its control group, below that of this process; empty: it has none of its own
 }
 
 // Machine is a running machine.
@@ -40,11 +41,14 @@ type Machine struct {
 }
 
 // setUp gives a machine its own mounts and holds it until standard input ends. $1 is the directory, $2 the program, $3
-// the name. As the first process of its machine it inherits orphans; with SIGCHLD ignored the kernel buries them. /run
+// the name. /sys is mounted anew, since it shows the network of whoever mounts it. As the first process of its machine it inherits orphans; with SIGCHLD ignored the kernel buries them. /run
 // comes last, since the directory may be below it.
 const setUp = `set -e
 mount --make-rprivate /
 mount -t proc proc /proc
+mount --rbind /sys/fs/cgroup "$1/work.etc"
+mount -t sysfs sysfs /sys
+mount --move "$1/work.etc" /sys/fs/cgroup
 printf %s "$3" >/proc/sys/kernel/hostname
 layer() {
 	mount -t overlay overlay -o "lowerdir=$3,upperdir=$1,workdir=$2" "$3" 2>/dev/null && return
@@ -90,7 +94,13 @@ func (k *Keeper) Make(s Spec) (*Machine, error) {
 		Setsid:     true, // Ctrl-C is for the program that made it
 	}
 	m.holder.Dir = "/"
-	if err := k.hold(m); err != nil {
+	m.Space.Group = makeGroup(s.Group)
+	leave, err := m.Space.join(m.holder.SysProcAttr)
+	if err == nil {
+		defer leave()
+		err = k.hold(m)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", s.Name, err)
 	}
 	return m, nil
@@ -116,7 +126,7 @@ func (k *Keeper) hold(m *Machine) error {
 		m.hold.Close()
 		return fmt.Errorf("%w\n%s", errors.Join(err, m.holder.Wait()), problem)
 	}
-	m.Space = Space{PID: m.holder.Process.Pid}
+	m.PID = m.holder.Process.Pid
 	return nil
 }
 
@@ -144,4 +154,5 @@ func (m *Machine) Close() {
 	_ = m.holder.Process.Kill() // the kernel ends the others with the first, before that is gone
 	m.hold.Close()
 	_ = m.holder.Wait()
+	_ = RemoveGroup(m.Space.Group) // what cannot go is empty and harms nobody
 }

@@ -28,11 +28,11 @@ func newMachine(t *testing.T) *Machine {
 
 func TestCommandSeesTheMachine(t *testing.T) {
 	m := newMachine(t)
-	out, err := m.Command(t.Context(), "sh", "-c", "hostname; cat /etc/hostname; ls -A /run /home | wc -w; test -e /etc/passwd && vcpeer && ls -d /proc/[0-9]* | wc -w").Output()
+	out, err := m.Command(t.Context(), "sh", "-c", "hostname; cat /etc/hostname; ls -A /run /home | wc -w; test -e /etc/passwd && vcpeer && ls -d /proc/[0-9]* | wc -w; ls /sys/class/net; test -n \"$(ls /sys/fs/cgroup)\" && echo groups").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := strings.Join(strings.Fields(string(out)), " "), "alpha alpha 2 4"; got != want {
+	if got, want := strings.Join(strings.Fields(string(out)), " "), "alpha alpha 2 4 lo groups"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

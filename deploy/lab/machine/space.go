@@ -7,12 +7,16 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Space is the namespaces of a process: what another program needs of a machine.
-type Space struct{ PID int }
+// Space is the namespaces of a process and its control group: what another program needs of a machine.
+type Space struct {
+	PID   int
+	Group string // directory; empty: that of the caller
+}
 
 // Namespace is the path of one of them: net, mnt, pid, uts or ipc.
 func (s Space) Namespace(kind string) string { return fmt.Sprintf("/proc/%d/ns/%s", s.PID, kind) }
@@ -36,7 +40,28 @@ func (s Space) Start(cmd *exec.Cmd) error {
 	if cmd.Dir == "" {
 		cmd.Dir = "/"
 	}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	leave, err := s.join(cmd.SysProcAttr)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	return s.inside([]string{"net", "uts", "ipc", "pid", "mnt"}, cmd.Start)
+}
+
+// join has a process start in the machine's control group; leave is to be called when it has started.
+func (s Space) join(attr *syscall.SysProcAttr) (leave func(), err error) {
+	if s.Group == "" {
+		return func() {}, nil
+	}
+	dir, err := os.Open(s.Group)
+	if err != nil {
+		return nil, err
+	}
+	attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
+	return func() { dir.Close() }, nil
 }
 
 // InNetwork runs do on a thread that is in the machine's network: what it opens there stays there.
