@@ -151,7 +151,7 @@ func (c *Core) Tick(at time.Time) (out Out, next time.Time) {
 	now := c.since(at)
 	c.begin()
 	c.sweep(now)
-	soonest := now + time.Minute
+	soonest := c.swept + sweepEvery
 	for i, due := range c.due {
 		if due <= now {
 			if len(c.ends) >= batch {
@@ -175,7 +175,7 @@ func (c *Core) Tick(at time.Time) (out Out, next time.Time) {
 // Next is when Tick is to be called, which a Receive, Set or Ping can have brought forward.
 func (c *Core) Next(at time.Time) time.Time {
 	now := c.since(at)
-	soonest := now + time.Minute
+	soonest := c.swept + sweepEvery
 	for _, due := range c.due {
 		soonest = min(soonest, due)
 	}
@@ -341,9 +341,11 @@ func (c *Core) listen(from way, now time.Duration) *heard {
 // heardFor is how long an asker is remembered; several times the longest interval.
 const heardFor = 10 * time.Minute
 
+const sweepEvery = time.Minute
+
 // sweep forgets what has not been needed for long.
 func (c *Core) sweep(now time.Duration) {
-	if now-c.swept < 10*time.Second {
+	if now-c.swept < sweepEvery {
 		return
 	}
 	c.swept = now
