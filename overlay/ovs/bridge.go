@@ -21,7 +21,8 @@ type Bridge struct {
 	Ports       []Port // without its own
 }
 
-// Port is one that is wanted in a Bridge.
+// Port is one that is wanted in a Bridge. A name must not come back with another type: Open vSwitch 3.1 may hold the old
+// device for a while, and then fails an assertion (tnl_port_add__) and is gone.
 type Port struct {
 	Name        string
 	Type        string // "gre", "tap", "internal"; empty: an interface of the system

@@ -27,6 +27,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"vcpeer/overlay/flow"
 )
 
 // Config of a Switch. The zero value of each field but Owner is usable.
@@ -36,9 +38,9 @@ type Config struct {
 	Ctl    string // ovs-vswitchd's control socket; default: found in RunDir by its pid file
 	Owner  string // stands in external_ids:vcpeer-owner of all we make; who has another is left alone
 
-	Leave   []uint64      // cookies with flow.Magic that are not in any tables but made by learn(): left alone
+	Leave   []uint64      // cookies with flow.Magic that stand in no tables, since learn() makes them: left alone; default flow.LearnedCookie
 	Poll    time.Duration // how often the number of our flows is asked for, to notice what others remove; default 1 s
-	Recheck time.Duration // how long Program may trust what it remembers of a bridge that nothing happened to; default 30 s
+	Recheck time.Duration // how long Program may trust what it remembers of a bridge that nothing happened to; default 15 s
 	Log     *slog.Logger  // default: slog.Default()
 }
 
@@ -46,8 +48,11 @@ func (c Config) withDefaults() (Config, error) {
 	c.RunDir = cmp.Or(c.RunDir, os.Getenv("OVS_RUNDIR"), "/var/run/openvswitch")
 	c.DB = cmp.Or(c.DB, "unix:"+filepath.Join(c.RunDir, "db.sock"))
 	c.Poll = cmp.Or(c.Poll, time.Second)
-	c.Recheck = cmp.Or(c.Recheck, 30*time.Second)
+	c.Recheck = cmp.Or(c.Recheck, 15*time.Second)
 	c.Log = cmp.Or(c.Log, slog.Default())
+	if c.Leave == nil {
+		c.Leave = []uint64{flow.LearnedCookie}
+	}
 	if c.Poll < 0 || c.Recheck < 0 {
 		return c, errors.New("ovs: negative interval")
 	}
@@ -127,7 +132,7 @@ func (s *Switch) Events() <-chan Event { return s.mail.out }
 
 // how long ovs-vswitchd may take to do what the database says, and an ovs-ofctl to end
 const (
-	takeTimeout    = 5 * time.Second
+	takeTimeout    = 10 * time.Second
 	commandTimeout = 10 * time.Second
 )
 

@@ -212,7 +212,6 @@ func TestFlowsOfOthersAreLeftAlone(t *testing.T) {
 	live.Ofctl(t, "add-flow", "br0", "cookie=0x1234,table=7,priority=9,ip,actions=drop")
 	live.Ofctl(t, "add-group", "br0", "group_id=77,type=all,bucket=actions=output:9")
 	live.Ofctl(t, "add-flow", "br0", "table=8,actions=group:77")
-	s.cfg.Leave = []uint64{uint64(flow.Magic)<<48 | 1}
 	live.Ofctl(t, "add-flow", "br0", "cookie=0x7663000000000001,table=21,actions=drop")
 	live.Ofctl(t, "add-flow", "br0", "cookie=0x766300000000000f,table=22,actions=drop") // ours, stale
 
@@ -408,5 +407,19 @@ func TestCommandsEndWithTheirContext(t *testing.T) {
 	_, err := execute(ctx, nil, nil, "sleep", "60")
 	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 10*time.Second {
 		t.Errorf("error %v after %v", err, time.Since(began))
+	}
+}
+
+// TestCloseEndsAllWhileDaemonsAreDown; that nothing is left is for TestMain to see.
+func TestCloseEndsAllWhileDaemonsAreDown(t *testing.T) {
+	s, live := start(t)
+	ensure(t, s, br0())
+	live.Kill(t, ovstest.Vswitchd)
+	live.Kill(t, ovstest.Ovsdb)
+	expect(t, s, "gone ovsdb-server")
+	began := time.Now()
+	s.Close()
+	if d := time.Since(began); d > 2*time.Second {
+		t.Errorf("Close took %v", d)
 	}
 }

@@ -140,7 +140,9 @@ func (w *watcher) serve(ctx context.Context, c net.Conn, ready func()) error {
 		heard = now
 		switch kind {
 		case ofHello:
-			ready()
+			if !w.up.Load() {
+				ready()
+			}
 			next = now.Add(w.poll)
 		case ofEchoRequest:
 			if _, err := c.Write(message(ofEchoReply, xid, body)); err != nil {
