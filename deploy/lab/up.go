@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"vcpeer/deploy/lab/machine"
-	"vcpeer/deploy/lab/shape"
 	"vcpeer/deploy/lab/topology"
 	"vcpeer/deploy/lab/wan"
 )
@@ -180,17 +179,16 @@ func (l *Lab) startWAN() error {
 		defer close(l.wanEnded)
 		l.wan.Run(ctx)
 	}()
-	for _, s := range l.Topology.Sites {
-		if s.MTU < topology.DefaultMTU { // what is too large for the site is answered before it
-			if err := l.wan.Set(shape.Pair{From: shape.Any, To: s.Name}, fmt.Sprintf("mtu=%d", s.MTU)); err != nil {
-				return err
+	shapes, err := l.Topology.Shapes()
+	if err != nil {
+		return err
+	}
+	for i := range shapes {
+		for j, s := range l.Topology.Sites { // what is too large for a site is answered before it
+			if sh := &shapes[i][j]; s.MTU < topology.DefaultMTU && sh.MTUBytes == 0 {
+				sh.MTUBytes = s.MTU
 			}
 		}
 	}
-	for _, link := range l.Topology.Links {
-		if err := l.wan.Set(link.Pair, link.Words...); err != nil {
-			return fmt.Errorf("link %s: %w", link.Pair, err)
-		}
-	}
-	return nil
+	return l.wan.SetAll(shapes)
 }

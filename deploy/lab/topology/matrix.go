@@ -108,21 +108,16 @@ func (t Topology) WithMatrix(m Matrix) (Topology, error) {
 
 // Matrix returns the round-trip times that the links of t make, queues and routers left out.
 func (t *Topology) Matrix() (Matrix, error) {
+	shapes, err := t.Shapes()
+	if err != nil {
+		return nil, err
+	}
 	m := newMatrix(len(t.Sites))
-	for i, a := range t.Sites {
-		for j, b := range t.Sites {
-			if i == j {
-				continue
+	for i := range m {
+		for j := range m {
+			if i != j {
+				m[i][j] = float64(shapes[i][j].Delay+shapes[j][i].Delay) / float64(time.Millisecond)
 			}
-			there, err := t.Shape(a.Name, b.Name)
-			if err != nil {
-				return nil, err
-			}
-			back, err := t.Shape(b.Name, a.Name)
-			if err != nil {
-				return nil, err
-			}
-			m[i][j] = float64(there.Delay+back.Delay) / float64(time.Millisecond)
 		}
 	}
 	return m, nil

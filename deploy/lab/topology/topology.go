@@ -124,19 +124,52 @@ func (t *Topology) SiteNames() []string {
 	return names
 }
 
-// Shape returns what the links say of one direction.
-func (t *Topology) Shape(from, to string) (shape.Shape, error) {
-	var s shape.Shape
+// Shapes returns what the links say of each direction, by the order of the sites: from, then to.
+func (t *Topology) Shapes() ([][]shape.Shape, error) {
+	number := map[string]int{}
+	all := make([][]shape.Shape, len(t.Sites))
+	for i, s := range t.Sites {
+		number[s.Name] = i
+		all[i] = make([]shape.Shape, len(t.Sites))
+	}
+	change := func(l Link, i, j int) (err error) {
+		if all[i][j], err = all[i][j].With(l.Words...); err != nil {
+			err = fmt.Errorf("link %s: %w", l.Pair, err)
+		}
+		return err
+	}
 	for _, l := range t.Links {
-		if !l.Pair.Has(from, to) {
+		if l.Pair.From != shape.Any && l.Pair.To != shape.Any && !l.Pair.Both { // a matrix is many of these
+			if err := change(l, number[l.Pair.From], number[l.Pair.To]); err != nil {
+				return nil, err
+			}
 			continue
 		}
-		var err error
-		if s, err = s.With(l.Words...); err != nil {
-			return s, fmt.Errorf("link %s: %w", l.Pair, err)
+		for i, a := range t.Sites {
+			for j, b := range t.Sites {
+				if l.Pair.Has(a.Name, b.Name) {
+					if err := change(l, i, j); err != nil {
+						return nil, err
+					}
+				}
+			}
 		}
 	}
-	return s, nil
+	return all, nil
+}
+
+// Shape returns what the links say of one direction.
+func (t *Topology) Shape(from, to string) (shape.Shape, error) {
+	all, err := t.Shapes()
+	if err != nil {
+		return shape.Shape{}, err
+	}
+	names := t.SiteNames()
+	i, j := slices.Index(names, from), slices.Index(names, to)
+	if i < 0 || j < 0 {
+		return shape.Shape{}, fmt.Errorf("no sites %s and %s", from, to)
+	}
+	return all[i][j], nil
 }
 
 // WithDefault returns t with a shape for every pair, which its links for some pairs still change.
@@ -232,8 +265,9 @@ func (t *Topology) finish() error {
 			seen[n.Name] = "a node of " + s.Name
 		}
 	}
+	names := t.SiteNames()
 	for _, l := range t.Links {
-		if err := l.Pair.Check(t.SiteNames()); err != nil {
+		if err := l.Pair.Check(names); err != nil {
 			return fmt.Errorf("link %s: %w", l.Pair, err)
 		}
 		if _, err := (shape.Shape{}).With(l.Words...); err != nil {

@@ -183,6 +183,17 @@ func (s *Switch) Set(p shape.Pair, words ...string) error {
 	return s.change(p, func(old shape.Shape) (shape.Shape, error) { return old.With(words...) })
 }
 
+// SetAll gives every direction its shape, by the order of the ports: from, then to.
+func (s *Switch) SetAll(shapes [][]shape.Shape) error {
+	return s.ask(func() {
+		for i, row := range s.lines {
+			for j, l := range row {
+				l.reshape(shapes[i][j])
+			}
+		}
+	})
+}
+
 // Cut lets nothing pass in the directions of a pair; with no it ends a cut.
 func (s *Switch) Cut(p shape.Pair, cut bool) error {
 	return s.change(p, func(old shape.Shape) (shape.Shape, error) {
