@@ -157,6 +157,13 @@ func TestBFDIsTold(t *testing.T) {
 	if got := a.Ports("br0")["far"]; !got.BFD.On || !got.BFD.Forwarding || got.OFPort != 20 {
 		t.Errorf("port %+v", got)
 	}
+	ovstest.Until(t, "short intervals, which come after up", func() error {
+		out := liveA.Appctl(t, "bfd/show", "far")
+		if strings.Contains(out, "RX Interval: Approx 1000ms") || strings.Contains(out, "TX Interval: Approx 1000ms") {
+			return errors.New(out)
+		}
+		return nil
+	})
 	began := time.Now()
 	liveB.SetLink(t, "vb", false)
 	expect(t, a, "bfd br0/far forwarding=false down")
