@@ -17,7 +17,8 @@ const (
 )
 
 // Classify says how often to probe each of gateways, in their order. In a small cluster all are Fast. In a large one
-// those in use are, up to 16, first named first; the 8 with the least RTT are Near, and some 8 by chance, for a detour
+// those whose direct link is in use are, up to 16, first named first (a path over others is probed as a whole, see
+// Target.Paths, which serves those links too); the 8 with the least RTT are Near, and some 8 by chance, for a detour
 // leads over gateways that are not near; all others are Rest. The chance is a function of the pair, so both ends of a
 // link draw alike without a word. rtt returns 0 where nothing is measured.
 func Classify(self label.Label, gateways []label.Label, rtt func(label.Label) time.Duration, inUse []label.Label) []Class {

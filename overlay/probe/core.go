@@ -193,6 +193,9 @@ func (c *Core) look(t *track, now time.Duration) {
 	if now >= t.sendAt {
 		every := t.interval(now, &c.config)
 		t.sendAt = now + every - c.upTo(every/10)
+		if t.class == Rest && t.count == 0 { // the first probes came closer together than the others shall
+			t.sendAt = now + c.upTo(every)
+		}
 		m := message{kind: request, from: c.self.id(t.way.id.near), way: t.way, size: messageBytes, session: c.session, seq: t.send(now)}
 		if h := c.heard[t.way.back()]; h != nil {
 			m.ack, m.aux = h.ack, h.session

@@ -24,12 +24,12 @@ func (r *rtts) sample(now, rtt time.Duration, c *Config, every time.Duration) (f
 		r.smooth += (rtt - r.smooth) / 8
 	}
 	us := uint32(rtt / time.Microsecond)
-	r.win.expire(now, max(c.Window, slowSamples*every))
-	r.win.add(now, us)
-	base := r.win.least(now, max(c.Window, slowSamples*every))
+	span := max(c.Window, slowSamples*every)
+	r.win.add(now, span, us)
+	base := r.win.least(now, span)
 	if stepped := r.step.sample(now, us, base, r.win.least(now, c.ShortWindow), c.StepAfter); stepped != 0 {
 		r.win.reset()
-		r.win.add(now, stepped)
+		r.win.add(now, span, stepped)
 		return micros(base), micros(stepped)
 	}
 	return 0, 0

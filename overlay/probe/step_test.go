@@ -49,7 +49,9 @@ func TestBufferbloatIsNotFollowed(t *testing.T) {
 		{"CUBIC, 200 ms deep, 8 s", sawtooth(120*time.Millisecond, 200*time.Millisecond, 8*time.Second)},
 		{"CUBIC, 50 ms deep, 5 s", sawtooth(30*time.Millisecond, 50*time.Millisecond, 5*time.Second)},
 		{"CUBIC, 500 ms deep, 20 s", sawtooth(300*time.Millisecond, 500*time.Millisecond, 20*time.Second)},
-		{"on and off", func(s time.Duration) time.Duration { return time.Duration(s/(5*time.Second)%2) * 100 * time.Millisecond }},
+		{"on and off", func(s time.Duration) time.Duration {
+			return time.Duration(s/(5*time.Second)%2) * 100 * time.Millisecond
+		}},
 	} {
 		for seed := range uint64(10) {
 			w, a, _, said := bloated(t, seed, Fast, base, tt.q, 50*time.Second)

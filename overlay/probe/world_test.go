@@ -175,7 +175,10 @@ func later(a, b time.Time) time.Time {
 // check looks at the invariants.
 func (w *world) check(c *Core) { checkCore(w.t, c) }
 
-func checkCore(t testing.TB, c *Core) {
+func checkCore(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, c *Core) {
 	t.Helper()
 	if len(c.tracks) != len(c.ways) || len(c.tracks) != len(c.due) {
 		t.Fatalf("%d tracks, %d ways, %d due", len(c.tracks), len(c.ways), len(c.due))
