@@ -83,5 +83,6 @@ type GuestStatus struct {
 	Iface string
 	Inner string // the guest's own interface, where it was found
 	Port  uint16
-	Err   error // why it is not on the network
+	Ready bool  // it is on the network
+	Err   error // why it is not
 }

@@ -67,12 +67,12 @@ func (p peers) all() []netip.Addr {
 // decided is what was chosen from measurements, and what this node's bridge has.
 type decided struct {
 	table     path.Table
-	protected map[label.Label]uint16 // ports of their own
-	watched   map[label.Label]bool   // of those, the ones whose BFD can be believed
-	offered   map[label.Label]bool   // links that others may be sent over
-	guests    map[string]uint16      // ports of the guests here, by ID
-	linkMTU   func(netip.Addr) int   // what a tunnel to an address takes, bytes
-	largest   int                    // packet that a sender behind this bridge may make, bytes
+	protected map[label.Label]uint16            // ports of their own
+	watched   map[label.Label]bool              // of those, the ones whose BFD can be believed
+	offered   map[label.Label]bool              // links that others may be sent over
+	guests    map[string]uint16                 // ports of the guests here, by ID
+	linkMTU   func(dst netip.Addr, far int) int // what a tunnel takes whose far end's interface has that MTU, bytes; 0: unknown
+	largest   int                               // packet that a sender behind this bridge may make, bytes
 }
 
 // wantFlows says what the bridge's tables follow from.
@@ -91,7 +91,7 @@ func wantFlows(r Records, t topology, p peers, d decided) flow.Want {
 		}
 		s, _ := slotOf(n.Address)
 		dst := p.near[s]
-		w.Nodes = append(w.Nodes, flow.Node{Addrs: n.Underlay, Dst: dst, MTU: d.linkMTU(dst)})
+		w.Nodes = append(w.Nodes, flow.Node{Addrs: n.Underlay, Dst: dst, MTU: d.linkMTU(dst, n.UnderlayMTU)})
 	}
 	for _, s := range t.others {
 		for _, g := range s.gateways() {
@@ -101,7 +101,7 @@ func wantFlows(r Records, t topology, p peers, d decided) flow.Want {
 		}
 	}
 	w.Hosts = hosts(r, t, p, d)
-	w.Paths = paths(d)
+	w.Paths = paths(r, t, p, d)
 	return w
 }
 
@@ -162,15 +162,29 @@ func behind(t topology, table path.Table, n Node) label.Label {
 	return 0
 }
 
-// paths are the choices in the form of the tables.
-func paths(d decided) []flow.Path {
-	var out []flow.Path
-	for _, c := range d.table.Choices {
-		p := flow.Path{To: c.Dst, Via: c.Via, MTU: c.MTU, Watched: d.watched[c.First()]}
-		if c.Backup.Exists() {
-			p.Backups = append(p.Backups, c.Backup.Via)
-		}
-		out = append(out, p)
+// paths are the choices in the form of the tables. To a gateway for which nothing is chosen, since nothing is measured yet
+// or nothing answers, frames go straight, unless only encrypted links may be used.
+func paths(r Records, t topology, p peers, d decided) []flow.Path {
+	if !t.self.Label.Valid() {
+		return nil
 	}
+	var out []flow.Path
+	each(t, func(g Node) {
+		straight := d.linkMTU(p.far[g.Label], g.UnderlayMTU)
+		c, ok := d.table.To(g.Label)
+		switch {
+		case ok:
+			way := flow.Path{To: c.Dst, Via: c.Via, MTU: c.MTU, Watched: d.watched[c.First()]}
+			if way.MTU == 0 {
+				way.MTU = straight
+			}
+			if way.Watched && c.Backup.Exists() {
+				way.Backups = [][]label.Label{c.Backup.Via}
+			}
+			out = append(out, way)
+		case !r.Encrypt && p.far[g.Label].IsValid():
+			out = append(out, flow.Path{To: g.Label, MTU: straight})
+		}
+	})
 	return out
 }

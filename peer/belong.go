@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -29,6 +30,7 @@ func (d *Daemon) openFabric(records *replica.Replica) (*fabric.Fabric, error) {
 	return fabric.New(fabric.Config{
 		Key: d.key, Listen: d.cfg.Listen, Advertise: d.cfg.Advertise, Log: d.log,
 		Standing: func(id crdt.NodeID) fabric.Standing { return standing(records, id) },
+		Hidden:   func(a netip.Addr) bool { return inOverlay(records.View(), a) },
 		Refused: func(id crdt.NodeID, why error) {
 			d.events.Add("peer.refused", fmt.Sprintf("%s was refused: %v", id.Short(), why), "node", id.String())
 		},

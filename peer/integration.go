@@ -65,6 +65,11 @@ func hostEntries(view *crdt.View) []hosts.Entry {
 		}
 		out = append(out, e)
 	}
+	for _, g := range view.Guests() {
+		if at, ok := view.Host(g.Node); ok && g.Address.IsValid() && at.Standing == crdt.Joined {
+			out = append(out, hosts.Entry{Addr: g.Address, Host: g.Name, Site: siteName(view, at.Site)})
+		}
+	}
 	return out
 }
 

@@ -59,7 +59,7 @@ func (d *Daemon) startJobs(ctx context.Context, n *node) (_ *jobs, err error) {
 		Self: n.self, Site: siteIDOf(n.site), Host: n.place().Node, Fabric: n.fabric, Group: j.group, Book: j.book, Executor: j.executor,
 		Blobs: exchanged, Directory: n.directory,
 		Deliver: site.Files{Blobs: exchanged, Account: d.accountOf(n)}, Account: d.accountOf(n),
-		Slots: j.slots, MemBytes: j.memBytes, Log: n.log,
+		Environ: func() []string { return d.jobEnviron(n) }, Slots: j.slots, MemBytes: j.memBytes, Log: n.log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, j.group.Close())

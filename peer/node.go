@@ -14,6 +14,7 @@ import (
 	"vcpeer/crdt/replica"
 	"vcpeer/gossip"
 	"vcpeer/gossip/spread"
+	"vcpeer/overlay"
 	"vcpeer/peer/config"
 	"vcpeer/peer/events"
 	"vcpeer/peer/fabric"
@@ -31,6 +32,7 @@ type node struct {
 	spread  *spread.Spread
 	jobs    *jobs
 	host    *integration
+	overlay *overlay.Network // nil: this node takes no part in the network over all sites
 
 	asAccounts bool // jobs run as the accounts of their owners
 
@@ -73,6 +75,10 @@ func (d *Daemon) startNode(ctx context.Context, records *replica.Replica, net *f
 	if n.host, err = d.startIntegration(runCtx, n); err != nil {
 		return nil, err
 	}
+	if err := d.startOverlay(runCtx, n); err != nil {
+		return nil, err
+	}
+	n.tasks.Go(func() { d.keepHostFile(runCtx, n) })
 	n.tasks.Go(func() { n.directory.run(runCtx) })
 	n.tasks.Go(func() { n.followRecords(runCtx) })
 	n.tasks.Go(func() { n.followMembers(runCtx) })
@@ -96,6 +102,8 @@ func (n *node) startGossip(d *Daemon) (err error) {
 	}
 	n.spread, err = spread.Start(spread.Config{
 		Fabric: n.fabric, Store: listeningStore{n.replica, n.directory.touch}, Peers: n.members.Alive, Near: n.sameSite, Log: n.log,
+		Urgent: func(entry []byte) bool { return crdt.EphemeralKind(entry) == linksKind },
+		Linked: func(id crdt.NodeID) bool { _, ok := n.fabric.RTT(id); return ok },
 	})
 	return err
 }
@@ -131,11 +139,18 @@ func (n *node) learnAddresses() {
 func (n *node) followRecords(ctx context.Context) {
 	changed, stop := n.replica.Watch()
 	defer stop()
+	members, stopMembers := n.members.Watch()
+	defer stopMembers()
+	tick := time.NewTicker(labelRest / 3)
+	defer tick.Stop()
 	out := make(map[crdt.NodeID]bool)
+	keeper := labelKeeper{node: n}
 	for {
 		n.learnAddresses()
 		n.applyEvictions(out)
-		n.host.show(n.replica.View())
+		view := n.replica.View()
+		n.host.show(view)
+		n.steerOverlay(ctx, view, &keeper)
 		if err := n.keepAddress(ctx); err != nil && ctx.Err() == nil {
 			n.log.Warn("no overlay address", "err", err)
 		}
@@ -143,6 +158,8 @@ func (n *node) followRecords(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-changed:
+		case <-members:
+		case <-tick.C:
 		}
 	}
 }
@@ -299,6 +316,9 @@ func (n *node) shutdown(ctx context.Context, why ending) {
 	}
 	n.cancel()
 	n.tasks.Wait()
+	if n.overlay != nil && why != stopping { // of one that comes back, traffic goes on meanwhile
+		step("network", 5*time.Second, n.overlay.Remove)
+	}
 	if n.spread != nil {
 		n.spread.Close()
 	}

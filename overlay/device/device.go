@@ -86,8 +86,10 @@ func find(name string) (netlink.Link, error) {
 	return link, nil
 }
 
-// quiet keeps the kernel from making IPv6 addresses of its own: nobody here sends router advertisements.
+// quiet lets an interface have IPv6 addresses, also where the machine's others have none, and keeps the kernel from making
+// some of its own: nobody here sends router advertisements.
 func quiet(name string) {
+	write(name, "ipv6", "disable_ipv6", "0")
 	write(name, "ipv6", "accept_ra", "0")
 	write(name, "ipv6", "accept_dad", "0")
 }
@@ -127,11 +129,18 @@ func applyAddrs(link netlink.Link, want []netip.Prefix) error {
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD // claims decide who has an address
 		}
-		if err := netlink.AddrReplace(link, a); err != nil {
+		if err := netlink.AddrReplace(link, a); noIPv6(p, err) {
+			continue
+		} else if err != nil {
 			return fmt.Errorf("device: give %s to %s: %w", p, link.Attrs().Name, err)
 		}
 	}
 	return nil
+}
+
+// noIPv6 reports that the kernel takes no IPv6 address at all.
+func noIPv6(p netip.Prefix, err error) bool {
+	return p.Addr().Is6() && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP))
 }
 
 func prefixOf(a netlink.Addr) netip.Prefix {

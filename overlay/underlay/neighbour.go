@@ -23,52 +23,46 @@ type hop struct {
 }
 
 // Neighbours returns the next hops to the given addresses as the kernel knows them, by address. Those that it does not
-// know yet, or has not heard of for a while, it is told to ask for: their answers come with a later call. An address
-// without a route is left out.
-func Neighbours(to []netip.Addr) ([]Neighbour, error) {
-	hops, err := nextHops(to)
-	if err != nil {
-		return nil, err
-	}
-	known := map[hop]netlink.Neigh{}
+// know yet, or has not heard of for a while, it is told to ask for: their answers come with a later call, and missing says
+// how many are unknown as yet. An address without a route is left out.
+func Neighbours(to []netip.Addr) (known []Neighbour, missing int, err error) {
+	hops := nextHops(to)
+	there := map[hop]netlink.Neigh{}
 	list, err := netlink.NeighList(0, netlink.FAMILY_ALL)
 	if err != nil {
-		return nil, fmt.Errorf("underlay: list neighbours: %w", err)
+		return nil, 0, fmt.Errorf("underlay: list neighbours: %w", err)
 	}
 	for _, n := range list {
 		if ip, ok := netip.AddrFromSlice(n.IP); ok {
-			known[hop{ip.Unmap(), n.LinkIndex}] = n
+			there[hop{ip.Unmap(), n.LinkIndex}] = n
 		}
 	}
-	var out []Neighbour
 	for _, h := range hops {
-		n, ok := known[h]
+		n, ok := there[h]
 		usable := ok && n.State&(netlink.NUD_REACHABLE|netlink.NUD_STALE|netlink.NUD_DELAY|netlink.NUD_PROBE|netlink.NUD_PERMANENT) != 0
 		if usable && len(n.HardwareAddr) == 6 {
-			out = append(out, Neighbour{h.ip, n.HardwareAddr})
+			known = append(known, Neighbour{h.ip, n.HardwareAddr})
+		} else {
+			missing++
 		}
 		if !usable || n.State == netlink.NUD_STALE {
 			ask(h)
 		}
 	}
-	return out, nil
+	return known, missing, nil
 }
 
 // Forget makes the kernel ask anew for the next hop to an address: whatever it knew of it may be out of date. Open vSwitch
 // would go on with the old one for up to 33 seconds.
 func Forget(to netip.Addr) {
-	hops, err := nextHops([]netip.Addr{to})
-	if err != nil {
-		return
-	}
-	for _, h := range hops {
+	for _, h := range nextHops([]netip.Addr{to}) {
 		_ = netlink.NeighDel(&netlink.Neigh{LinkIndex: h.link, IP: h.ip.AsSlice(), Family: family(h.ip)}) // it may not be there
 		ask(h)
 	}
 }
 
 // nextHops returns the next hops to the given addresses, each once, in order.
-func nextHops(to []netip.Addr) ([]hop, error) {
+func nextHops(to []netip.Addr) []hop {
 	seen := map[hop]bool{}
 	var out []hop
 	for _, a := range to {
@@ -87,7 +81,7 @@ func nextHops(to []netip.Addr) ([]hop, error) {
 		}
 	}
 	slices.SortFunc(out, func(a, b hop) int { return a.ip.Compare(b.ip) })
-	return out, nil
+	return out
 }
 
 // ask has the kernel resolve a neighbour as if a packet were waiting for it (NTF_USE of rtnetlink(7)).

@@ -98,6 +98,9 @@ type Config struct {
 	// Account resolves the owner of a job (queue.Spec.Account) on this node; nil without an error means the daemon's own user.
 	Account func(ctx context.Context, id string) (*exec.Account, error)
 
+	// Environ is what jobs are told of this node beside its name, NAME=value each; default nothing. Asked for each attempt.
+	Environ func() []string
+
 	Slots    int   // CPUs this node gives to tasks; 0: it runs none
 	MemBytes int64 // memory it gives to them
 
@@ -118,6 +121,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Host == "" {
 		c.Host = c.Self.Short()
+	}
+	if c.Environ == nil {
+		c.Environ = func() []string { return nil }
 	}
 	setDefault(&c.ClaimWait, 20*time.Second)
 	setDefault(&c.PullEvery, 2*time.Second)

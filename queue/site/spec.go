@@ -9,8 +9,11 @@ import (
 	"vcpeer/queue/exec"
 )
 
-// place is where an attempt runs, by name.
-type place struct{ site, node string }
+// place is where an attempt runs, by name, and what else jobs are told of it.
+type place struct {
+	site, node string
+	env        []string
+}
 
 // attemptSpec translates a job's spec to what the executor runs for one attempt.
 func attemptSpec(m attemptMeta, g granted, account *exec.Account, at place) (exec.Spec, error) {
@@ -33,7 +36,7 @@ func attemptSpec(m attemptMeta, g granted, account *exec.Account, at place) (exe
 
 // environ returns the job's variables and ours. VCPEER_JOB_KEY and VCPEER_EPOCH let a job make its effects on the
 // outside idempotent; RESTARTED is 1 from the second attempt on, else 0; VCPEER_SITE, VCPEER_NODE and HOSTNAME name
-// where it runs. The rest is what scripts of other queues read.
+// where it runs, and at.env says more of that. The rest is what scripts of other queues read.
 func environ(m attemptMeta, g granted, at place) []string {
 	s := &g.Spec
 	restarted := "0"
@@ -54,8 +57,9 @@ func environ(m attemptMeta, g granted, at place) []string {
 		env = append(env, "VCPEER_TASK_ID="+task, "SGE_TASK_FIRST="+strconv.Itoa(r.First), "SGE_TASK_LAST="+strconv.Itoa(r.Last),
 			"SGE_TASK_STEPSIZE="+strconv.Itoa(r.Step), "PBS_ARRAYID="+task)
 	}
-	return append(env, "JOB_ID="+job, "JOB_NAME="+s.Name, "SGE_TASK_ID="+task, "NSLOTS="+strconv.Itoa(s.Slots),
+	env = append(env, "JOB_ID="+job, "JOB_NAME="+s.Name, "SGE_TASK_ID="+task, "NSLOTS="+strconv.Itoa(s.Slots),
 		"VCPEER_SITE="+at.site, "VCPEER_NODE="+at.node, "HOSTNAME="+at.node, "RESTARTED="+restarted)
+	return append(env, at.env...)
 }
 
 // jobBlobs returns the hashes of what a job needs to start.

@@ -13,7 +13,7 @@ func TestEnvironment(t *testing.T) {
 	for attempt, restarted := range map[uint32]string{0: "0", 1: "0", 2: "1", 9: "1"} {
 		g.Attempt = attempt
 		env := map[string]string{} // the last of a name counts
-		for _, v := range environ(attemptMeta{Owner: "s1", Ref: queue.Ref{Job: 3}}, g, place{site: "kyoto", node: "n7"}) {
+		for _, v := range environ(attemptMeta{Owner: "s1", Ref: queue.Ref{Job: 3}}, g, place{site: "kyoto", node: "n7", env: []string{"VCPEER_ADDRESS=10.77.0.7"}}) {
 			name, value, _ := strings.Cut(v, "=")
 			env[name] = value
 		}

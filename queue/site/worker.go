@@ -341,7 +341,7 @@ func (w *worker) begin(ctx context.Context, a *attempt, g granted) (*queue.Relea
 
 // place names where the attempts of this node run.
 func (w *worker) place() place {
-	return place{site: w.s.siteName(w.s.cfg.Site), node: w.s.cfg.Host}
+	return place{site: w.s.siteName(w.s.cfg.Site), node: w.s.cfg.Host, env: w.s.cfg.Environ()}
 }
 
 // fetch brings the script and the inputs of a job into this node's store.

@@ -1,0 +1,269 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"vcpeer/overlay/device"
+	"vcpeer/overlay/flow"
+	"vcpeer/overlay/ovs"
+	"vcpeer/overlay/underlay"
+)
+
+// applier makes what a session wants, in a goroutine of its own, since that takes milliseconds and sometimes seconds. It
+// is handed the newest wish; one that was replaced before it came to it is never looked at.
+type applier struct {
+	cfg  Config
+	sw   *ovs.Switch
+	info ovs.Info
+
+	next    atomic.Pointer[desired]
+	wake    chan struct{} // holds one
+	force   atomic.Bool   // do it though nothing new is wanted: somebody has changed something
+	results chan applied  // holds one: the newest
+
+	// run's own
+	name     string          // of the bridge
+	have     desired         // what was made …
+	made     map[string]bool // … by steps that went well
+	tables   flow.Tables
+	hops     []underlay.Neighbour
+	missing  int              // next hops that the kernel is still asking for …
+	patience int              // … and how often they are looked for in short intervals
+	dropped  map[string]error // interfaces that are somebody else's
+	last     applied
+}
+
+// applied is how the last round of the applier went.
+type applied struct {
+	up      bool
+	name    string
+	faults  []Fault
+	flows   int
+	groups  int
+	written time.Time
+	inner   map[string]device.Inner // by guest
+	failed  map[string]error        // guests that are not on the network
+}
+
+// applyAgain is how often what failed is tried again, and neighbours are looked at.
+const applyAgain = time.Second
+
+// A neighbour that was asked for answers at once or not at all.
+const (
+	askAgain = 20 * time.Millisecond
+	askTimes = 25
+)
+
+// verifyEvery is how often the bridge is compared though nothing has happened.
+const verifyEvery = 15 * time.Second
+
+func newApplier(cfg Config, sw *ovs.Switch, info ovs.Info) *applier {
+	return &applier{
+		cfg: cfg, sw: sw, info: info, wake: make(chan struct{}, 1), results: make(chan applied, 1),
+		made: map[string]bool{}, dropped: map[string]error{},
+	}
+}
+
+// set says what is wanted from now on.
+func (a *applier) set(d desired) {
+	a.next.Store(&d)
+	a.poke()
+}
+
+// again has everything compared anew.
+func (a *applier) again() {
+	a.force.Store(true)
+	a.poke()
+}
+
+func (a *applier) poke() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *applier) run(ctx context.Context) {
+	verified := time.Now()
+	for {
+		wait := applyAgain
+		if a.missing > 0 && a.patience > 0 {
+			a.patience--
+			wait = askAgain
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.wake:
+		case <-time.After(wait):
+		}
+		d := a.next.Load()
+		if d == nil {
+			continue
+		}
+		force := a.force.Swap(false) || time.Since(verified) > verifyEvery
+		if force {
+			clear(a.made)
+			verified = time.Now()
+		}
+		a.report(a.round(ctx, *d))
+	}
+}
+
+// report replaces what the session has not taken yet.
+func (a *applier) report(r applied) {
+	if reflect.DeepEqual(r, a.last) {
+		return
+	}
+	a.last = r
+	select {
+	case <-a.results:
+	default:
+	}
+	a.results <- r
+}
+
+// round brings everything to d. Each step is done when what it depends on has changed, or when it failed the last time.
+func (a *applier) round(ctx context.Context, d desired) applied {
+	r := applied{written: a.last.written, inner: a.last.inner, failed: map[string]error{}}
+	step := func(part string, same bool, do func() error) bool {
+		if same && a.made[part] {
+			return true
+		}
+		err := do()
+		a.made[part] = err == nil
+		if err != nil && ctx.Err() == nil {
+			r.faults = append(r.faults, Fault{part, err})
+		}
+		return err == nil
+	}
+	old := a.have
+	bridged := reflect.DeepEqual(d.bridges("", a.info.Datapath), old.bridges("", a.info.Datapath))
+	a.have = d
+	if !step("bridge", bridged, func() error { return a.ensure(ctx, d, &r) }) {
+		r.name = a.name
+		return r
+	}
+	if a.info.Datapath == inUserSpace {
+		step("guard", slices.Equal(d.peers, old.peers), func() error { return a.guard(ctx, d.peers) })
+		step("neighbours", false, func() error { return a.neighbours(ctx, d.peers) })
+		step("underlay", slices.Equal(d.nics, old.nics), func() error {
+			_, err := a.sw.Program(ctx, underBridge(a.name), underTables(len(d.nics)))
+			return err
+		})
+	}
+	if !reflect.DeepEqual(d.want, old.want) || a.tables.Flows == nil {
+		a.tables = flow.Build(d.want)
+		a.made["flows"] = false
+	}
+	flowing := step("flows", true, func() error {
+		changes, err := a.sw.Program(ctx, a.name, a.tables)
+		if err == nil && !changes.None() {
+			r.written = time.Now()
+		}
+		return err
+	})
+	step("interface", reflect.DeepEqual(d.device, old.device), func() error {
+		return errors.Join(device.Up(controlPort(a.name)), device.Apply(a.name, d.device))
+	})
+	step("guests", reflect.DeepEqual(d.guests, old.guests), func() error { return a.attach(d.guests, &r) })
+	r.up, r.name, r.flows, r.groups = flowing, a.name, len(a.tables.Flows), len(a.tables.Groups)
+	for iface, err := range a.dropped {
+		r.faults = append(r.faults, Fault{"interface " + iface, err})
+	}
+	return r
+}
+
+// most names that are tried for a bridge before another daemon's are taken for all there is.
+const maxBridges = 10
+
+// ensure makes the bridges. Another daemon of the machine may have one of the name: then the next is tried.
+func (a *applier) ensure(ctx context.Context, d desired, r *applied) error {
+	clear(a.dropped)
+	for i := 0; ; i++ {
+		name := a.name
+		if name == "" {
+			name = fmt.Sprintf("%s%d", a.cfg.Name, i)
+		}
+		err := a.sw.Ensure(ctx, a.without(d.bridges(name, a.info.Datapath)))
+		var foreign *ovs.ForeignError
+		switch {
+		case err == nil:
+			a.name = name
+			return nil
+		case !errors.As(err, &foreign):
+			return err
+		case foreign.Kind == "port" && a.dropped[foreign.Name] == nil && i < 2*maxBridges:
+			a.dropped[foreign.Name] = foreign // and once more without it
+			i--
+		case a.name != "" || i+1 >= maxBridges:
+			return err
+		}
+	}
+}
+
+// without leaves out the interfaces that are somebody else's.
+func (a *applier) without(bridges []ovs.Bridge) []ovs.Bridge {
+	for i := range bridges {
+		bridges[i].Ports = slices.DeleteFunc(bridges[i].Ports, func(p ovs.Port) bool { return a.dropped[p.Name] != nil })
+	}
+	return bridges
+}
+
+// guard keeps the kernel out of the tunnels. Without nft it answers them, which is a waste and no harm.
+func (a *applier) guard(ctx context.Context, peers []netip.Addr) error {
+	if err := underlay.Guard(ctx, a.name, peers); err != nil && !errors.Is(err, underlay.ErrNoNFT) {
+		return err
+	}
+	return nil
+}
+
+// neighbours tells the datapath in user space where frames to its peers go, which it would learn late: the kernel knows.
+func (a *applier) neighbours(ctx context.Context, peers []netip.Addr) error {
+	hops, missing, err := underlay.Neighbours(peers)
+	if err != nil {
+		return err
+	}
+	if missing > a.missing {
+		a.patience = askTimes
+	}
+	a.missing = missing
+	if reflect.DeepEqual(hops, a.hops) && a.made["neighbours"] {
+		return nil
+	}
+	list := make([]ovs.Neighbour, len(hops))
+	for i, h := range hops {
+		list[i] = ovs.Neighbour{IP: h.IP, MAC: h.MAC}
+	}
+	if err := a.sw.Neighbours(ctx, underBridge(a.name), list); err != nil {
+		return err
+	}
+	a.hops = hops
+	return nil
+}
+
+// attach sets up the interfaces of guests.
+func (a *applier) attach(guests []guestWant, r *applied) error {
+	r.inner = map[string]device.Inner{}
+	var errs []error
+	for _, g := range guests {
+		inner, err := device.AttachGuest(g.iface, g.inner)
+		if err == nil && a.dropped[g.iface] != nil {
+			err = a.dropped[g.iface]
+		}
+		if err != nil {
+			r.failed[g.id] = err
+			errs = append(errs, err)
+			continue
+		}
+		r.inner[g.id] = inner
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,126 @@
+package overlay
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"vcpeer/overlay/label"
+	"vcpeer/overlay/path"
+	"vcpeer/overlay/probe"
+)
+
+// measured is what is known of the way to one other node: a gateway of another site, or one of the own for a node that is
+// none itself.
+type measured struct {
+	node    Node
+	to      netip.Addr
+	known   bool // an answer has come, or none for long enough to say so
+	told    bool // others are told of it: it is probed often enough to be good for that
+	up      bool
+	rtt     time.Duration // 0: not measured
+	jitter  time.Duration
+	lossOut float64
+	lossIn  float64
+	mtu     int
+	since   time.Time
+	flaps   int
+}
+
+// tellAll is up to how many gateways' links are told of, however seldom they are probed.
+const tellAll = 64
+
+// targets are the nodes to probe: for a gateway those of other sites, for any other node those of its own.
+func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
+	t := s.topology
+	slot, _ := slotOf(t.self.Address)
+	self := probe.Self{Label: t.self.Label, Slot: slot}
+	if !t.self.Label.Valid() {
+		var out []probe.Target
+		for _, g := range t.own.gateways() {
+			at, _ := slotOf(g.Address)
+			if a, ok := s.peers.near[at]; ok {
+				out = append(out, probe.Target{ID: probe.Node(at), Addr: a, Class: probe.Fast})
+			}
+		}
+		return self, out
+	}
+	var labels, inUse []label.Label
+	each(t, func(g Node) { labels = append(labels, g.Label) })
+	slices.Sort(labels)
+	paths := map[label.Label][][]label.Label{}
+	for _, c := range s.table.Choices {
+		if len(c.Via) > 0 {
+			paths[c.Dst] = [][]label.Label{c.Via}
+			inUse = append(inUse, c.Via...)
+		}
+	}
+	rtt := map[label.Label]time.Duration{}
+	for _, m := range s.links {
+		rtt[m.node.Label] = m.rtt
+	}
+	classes := probe.Classify(self.Label, labels, func(l label.Label) time.Duration { return rtt[l] }, inUse)
+	class := map[label.Label]probe.Class{}
+	for i, l := range labels {
+		class[l] = classes[i]
+	}
+	var out []probe.Target
+	each(t, func(g Node) {
+		if a, ok := s.peers.far[g.Label]; ok && !s.records.Encrypt {
+			out = append(out, probe.Target{
+				ID: probe.Gateway(g.Label), Addr: a, Class: class[g.Label], MTU: s.linkMTU(a, g.UnderlayMTU), Paths: paths[g.Label],
+			})
+		}
+	})
+	return self, out
+}
+
+// measure takes in what the prober knows of the targets.
+func (s *session) measure(r probe.Report, now time.Time) []measured {
+	nodes := map[probe.ID]Node{}
+	each(s.topology, func(g Node) { nodes[probe.Gateway(g.Label)] = g })
+	if !s.topology.self.Label.Valid() {
+		for _, g := range s.topology.own.gateways() {
+			at, _ := slotOf(g.Address)
+			nodes[probe.Node(at)] = g
+		}
+	}
+	out := make([]measured, 0, len(r.Links))
+	for _, l := range r.Links {
+		n, ok := nodes[l.ID]
+		if !ok {
+			continue
+		}
+		m := measured{
+			node: n, known: l.Measured || now.Sub(l.Since) > giveUp, up: l.Up, rtt: l.RTT, jitter: l.Sigma, lossOut: l.LossOut, lossIn: l.LossIn,
+			mtu: l.MTU, since: l.Since, flaps: l.Flaps, told: len(r.Links) <= tellAll || l.Class != probe.Rest,
+		}
+		if at, near := l.ID.Slot(); near {
+			m.to = s.peers.near[at]
+		} else {
+			m.to = s.peers.far[n.Label]
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// giveUp is when a link that has never answered is taken for down.
+const giveUp = 2 * time.Second
+
+// ownRow is what this gateway says of its links. A row that says nothing new is the same memory again, by which the
+// planner knows that.
+func (s *session) ownRow(links []measured) path.Row {
+	row := path.Row{From: s.topology.self.Label}
+	for _, m := range links {
+		if m.told && m.known {
+			row.Links = append(row.Links, path.Link{To: m.node.Label, RTT: m.rtt, Loss: m.lossOut, MTU: m.mtu, Kind: path.GRE, Up: m.up})
+		}
+	}
+	slices.SortFunc(row.Links, func(a, b path.Link) int { return int(a.To) - int(b.To) })
+	if row.From == s.row.From && slices.Equal(row.Links, s.row.Links) {
+		return s.row
+	}
+	s.row = row
+	return row
+}

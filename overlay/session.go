@@ -1,0 +1,315 @@
+package overlay
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"vcpeer/overlay/label"
+	"vcpeer/overlay/ovs"
+	"vcpeer/overlay/path"
+	"vcpeer/overlay/probe"
+	"vcpeer/overlay/underlay"
+)
+
+// session is the network while Open vSwitch is there. Its fields are run's own; the applier gets copies.
+type session struct {
+	n    *Network
+	sw   *ovs.Switch
+	info ovs.Info
+
+	records  Records
+	topology topology
+	heard    sayings
+	local    []underlay.Local
+	peers    peers
+
+	uplink  uplink
+	watch   watch
+	planner *path.Planner
+	table   path.Table
+	replan  time.Time // when time alone may change the table; zero: never
+	prober  *prober
+	aimed   []probe.Target // what it was last given …
+	aimedAs probe.Self     // … and as whom
+	links   []measured
+	row     path.Row
+
+	said    saying // what was last published …
+	saidAt  time.Time
+	facts   Facts
+	desired desired
+	applier *applier
+	done    applied // what the applier last reported
+	guests  guestPorts
+	settled time.Time // from when on what an earlier daemon left is replaced
+	looked  time.Time // when the machine's addresses were
+}
+
+// tick is how often a session looks at its measurements and at what time alone changes.
+const tick = 300 * time.Millisecond
+
+func newSession(n *Network, sw *ovs.Switch, info ovs.Info) *session {
+	s := &session{
+		n: n, sw: sw, info: info, planner: path.New(path.Default()),
+		watch:  watch{most: n.cfg.Protect, ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}},
+		guests: guestPorts{},
+	}
+	s.prober = newProber(n.cfg.Log)
+	s.applier = newApplier(n.cfg, sw, info)
+	return s
+}
+
+// run takes part until ctx ends, or Open vSwitch has gone for good.
+func (s *session) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer cancel()
+	s.takeOver(time.Now())
+	parts.Go(func() { s.applier.run(ctx) })
+	parts.Go(func() { s.prober.run(ctx) })
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	s.round(time.Now())
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.n.wake:
+		case <-s.prober.urgent:
+		case <-ticker.C:
+		case done := <-s.applier.results:
+			s.took(done)
+		case ask := <-s.n.asks:
+			ask(s)
+		case ev := <-s.sw.Events():
+			s.hear(ev)
+		}
+		s.round(time.Now())
+	}
+}
+
+// took takes note of how a round of the applier went.
+func (s *session) took(done applied) {
+	for _, f := range done.faults {
+		if !slices.ContainsFunc(s.done.faults, func(o Fault) bool { return o.Part == f.Part && o.Err.Error() == f.Err.Error() }) {
+			s.n.cfg.Log.Warn("the network is not as it should be", "part", f.Part, "err", f.Err)
+			s.n.cfg.Tell("overlay.fault", fmt.Sprintf("network: %s: %v", f.Part, f.Err))
+		}
+	}
+	if len(done.faults) == 0 && len(s.done.faults) > 0 {
+		s.n.cfg.Log.Info("the network is as it should be again")
+	}
+	if done.up && !s.done.up {
+		s.n.cfg.Log.Info("the network over all sites is up", "bridge", done.name, "address", s.topology.self.Address, "datapath", s.info.Datapath)
+		s.n.cfg.Tell("overlay.up", fmt.Sprintf("the network over all sites is up: this node has %s", s.topology.self.Address))
+	}
+	s.done = done
+	s.prober.use(controlPort(done.name))
+}
+
+// hear takes note of what Open vSwitch says.
+func (s *session) hear(ev ovs.Event) {
+	switch ev.Kind {
+	case ovs.BFDMoved:
+		if l, ok := s.watched(ev.Port); ok {
+			s.watch.heard(l, ev.State.BFD.State == "up" && ev.State.BFD.Forwarding, ev.State.BFD.State, time.Now())
+		}
+	case ovs.Gone:
+		s.n.cfg.Log.Warn("a daemon of Open vSwitch has gone", "daemon", ev.Daemon)
+		s.n.cfg.Tell("overlay.daemon", ev.Daemon+" of Open vSwitch has gone")
+	case ovs.Restarted:
+		s.n.cfg.Log.Info("a daemon of Open vSwitch is back", "daemon", ev.Daemon)
+		s.applier.again()
+	default:
+		s.applier.again()
+	}
+}
+
+// round draws the conclusions from all that is known, and hands what follows to whom it concerns. It does nothing slow.
+func (s *session) round(now time.Time) {
+	if !s.look(now) {
+		s.n.down("this node has no address in the network yet", "")
+		return
+	}
+	if self, targets := s.targets(now); self != s.aimedAs || !reflect.DeepEqual(targets, s.aimed) {
+		s.aimedAs, s.aimed = self, targets
+		s.prober.set(self, targets)
+	}
+	s.links = s.measure(s.prober.report(), now)
+	links := s.links
+	if s.topology.self.Label.Valid() {
+		s.plan(links, now)
+		s.say(links, now)
+	} else {
+		s.table = path.Table{}
+		s.chooseUplink(links)
+	}
+	s.apply(links, now)
+	s.show(links)
+}
+
+// look takes in records and what was heard; false: there is nothing to do yet.
+func (s *session) look(now time.Time) bool {
+	r := s.n.records.Load()
+	if r == nil {
+		return false
+	}
+	s.records = *r
+	s.topology = s.records.topology()
+	if h := s.n.heard.Load(); h != nil {
+		for _, err := range s.heard.take(*h) {
+			s.n.cfg.Log.Debug("what a gateway says of its links is left out", "err", err)
+		}
+	}
+	s.lookBelow(now)
+	s.guests.take(s.n.guestsNow())
+	if !s.topology.self.Address.IsValid() {
+		return false
+	}
+	s.peers = choosePeers(s.topology, s.local, s.uplink.current)
+	return true
+}
+
+// plan chooses the paths of a gateway.
+func (s *session) plan(links []measured, now time.Time) {
+	in := path.Input{Self: s.topology.self.Label, SealedOnly: s.records.Encrypt}
+	in.Gateways = append(in.Gateways, path.Gateway{Label: in.Self, Site: s.topology.own.id.String(), NoTransit: s.topology.self.NoTransit})
+	each(s.topology, func(g Node) {
+		in.Gateways = append(in.Gateways, path.Gateway{Label: g.Label, Site: g.Site.String(), NoTransit: g.NoTransit})
+	})
+	in.Rows = append(s.heard.rows(s.topology), s.ownRow(links))
+	s.table, s.replan = s.planner.Plan(in, now)
+}
+
+// chooseUplink picks the gateway of a node that is none.
+func (s *session) chooseUplink(links []measured) {
+	var all []candidate
+	for _, g := range s.topology.own.gateways() {
+		c := candidate{l: g.Label}
+		for _, m := range links {
+			if m.node.ID == g.ID {
+				c.up, c.rtt = m.up, m.rtt
+			}
+		}
+		all = append(all, c)
+	}
+	if before := s.uplink.current; s.uplink.choose(all) != before {
+		s.peers = choosePeers(s.topology, s.local, s.uplink.current)
+	}
+}
+
+// say tells the other gateways of this one's links when there is news, and now and then, since what is old is forgotten.
+func (s *session) say(links []measured, now time.Time) {
+	next := saying{row: s.ownRow(links), watch: s.watch.wish}
+	news := path.Significant(s.said.row, next.row) || !slices.Equal(s.said.watch, next.watch)
+	if !news && now.Sub(s.saidAt) < sayAgain || news && now.Sub(s.saidAt) < sayGap && !worse(s.said.row, next.row) {
+		return
+	}
+	s.said, s.saidAt = next, now
+	s.n.cfg.Publish(next.encode())
+}
+
+// What a gateway says is repeated before it is forgotten, and small news wait for more.
+const (
+	sayAgain = 20 * time.Second
+	sayGap   = 500 * time.Millisecond
+)
+
+// worse reports that a link that was up is not: news that others wait for.
+func worse(old, now path.Row) bool {
+	return slices.ContainsFunc(now.Links, func(l path.Link) bool {
+		return !l.Up && slices.ContainsFunc(old.Links, func(o path.Link) bool { return o.To == l.To && o.Up })
+	})
+}
+
+// apply has the applier make what follows.
+func (s *session) apply(links []measured, now time.Time) {
+	s.watch.choose(s.nearest(links), s.heard.watchers(s.topology, s.topology.self.Label))
+	next := s.desire(decided{
+		table: s.table, protected: maps.Clone(s.watch.ports), watched: s.watch.believed(now), offered: s.offered(links),
+		guests: s.guests.ports(), linkMTU: s.linkMTU, largest: s.largest(),
+	})
+	if now.Before(s.settled) && !s.measuredAll(links) || reflect.DeepEqual(next, s.desired) {
+		return
+	}
+	s.desired = next
+	s.applier.set(next)
+}
+
+// nearest are the gateways whose links can be watched.
+func (s *session) nearest(links []measured) []nearness {
+	if !s.topology.self.Label.Valid() {
+		return nil
+	}
+	var out []nearness
+	for _, m := range links {
+		if a, ok := s.peers.far[m.node.Label]; ok && a.Is4() {
+			out = append(out, nearness{m.node.Label, m.rtt})
+		}
+	}
+	return out
+}
+
+// offered are the links that others may be sent over: those that this gateway tells of, and those that others tell of.
+func (s *session) offered(links []measured) map[label.Label]bool {
+	out := s.heard.offers(s.topology, s.topology.self.Label)
+	for _, l := range s.ownRow(links).Links {
+		out[l.To] = true
+	}
+	return out
+}
+
+// largest is the largest packet that a sender behind this bridge may make: a guest may ignore what it was told.
+func (s *session) largest() int {
+	if len(s.guests) > 0 {
+		return 1 << 16
+	}
+	out := s.mtu()
+	for _, n := range s.topology.own.nodes {
+		out = max(out, n.UnderlayMTU-underlay.Overhead(netip.IPv4Unspecified()))
+	}
+	return out
+}
+
+// takeOver learns what an earlier daemon of this node left, so that nothing of it is taken down only to be made again: the
+// ports of watched links keep their sessions, and paths are replaced when enough is measured to know better.
+func (s *session) takeOver(now time.Time) {
+	for i := range maxBridges {
+		name := fmt.Sprintf("%s%d", s.n.cfg.Name, i)
+		ports := s.sw.Ports(name)
+		if _, ours := ports[grePort(name)]; !ours || !slices.Contains(s.sw.Owned(), name) {
+			continue
+		}
+		s.applier.name, s.done.name = name, name
+		s.settled = now.Add(settleTime)
+		for port, st := range ports {
+			if l, ok := watchedLabel(name, port); ok && st.OFPort > 0 {
+				s.watch.ports[l] = uint16(st.OFPort)
+				s.watch.heard(l, st.BFD.State == "up" && st.BFD.Forwarding, st.BFD.State, now)
+			}
+		}
+		return
+	}
+}
+
+// settleTime is how long what an earlier daemon left stays as it is, at most.
+const settleTime = 3 * time.Second
+
+// measuredAll reports that every link has been measured or is known to be down.
+func (s *session) measuredAll(links []measured) bool {
+	return !slices.ContainsFunc(links, func(m measured) bool { return !m.known })
+}
+
+// watched is the gateway of a port of the bridge that has a port of its own.
+func (s *session) watched(port string) (label.Label, bool) {
+	return watchedLabel(s.applierName(), port)
+}
+
+func (s *session) applierName() string { return s.done.name }

@@ -1,0 +1,129 @@
+package overlay
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"vcpeer/overlay/label"
+)
+
+// watch decides which links have a port of their own with BFD, and whether its word counts. It is pure state of the
+// Network's loop.
+type watch struct {
+	most  int // wishes of ours
+	ports map[label.Label]uint16
+	bfd   map[label.Label]bfdState
+	wish  []label.Label
+}
+
+// bfdState is what a session was last heard to be.
+type bfdState struct {
+	up    bool
+	once  bool // it has been up
+	since time.Time
+	text  string
+}
+
+// bfdTrust is how long a session that went down is believed against probes that still come through: long enough for these
+// to notice, and for a path that BFD alone cannot go to be used without it.
+const bfdTrust = 5 * time.Second
+
+// nearness is a gateway and how far it is.
+type nearness struct {
+	l   label.Label
+	rtt time.Duration // 0: not measured
+}
+
+// choose says which links ought to be watched: those that this node wants, the nearest, and those of which the other end
+// wants it; of all at most most·2, up to maxWatch. A wish is kept while it is among the nearest two times as many, so that
+// noise moves no port.
+func (w *watch) choose(near []nearness, asked []label.Label) (changed bool) {
+	slices.SortFunc(near, func(a, b nearness) int {
+		return cmp.Or(compareKnown(a.rtt, b.rtt), cmp.Compare(a.l, b.l))
+	})
+	rank := map[label.Label]int{}
+	for i, n := range near {
+		rank[n.l] = i
+	}
+	wish := slices.DeleteFunc(slices.Clone(w.wish), func(l label.Label) bool {
+		r, ok := rank[l]
+		return !ok || r >= 2*w.most
+	})
+	for _, n := range near {
+		if len(wish) < w.most && !slices.Contains(wish, n.l) {
+			wish = append(wish, n.l)
+		}
+	}
+	slices.Sort(wish)
+	changed = !slices.Equal(wish, w.wish)
+	w.wish = wish
+	all := slices.Clone(wish)
+	for _, l := range asked {
+		if _, known := rank[l]; known && len(all) < maxWatch && !slices.Contains(all, l) {
+			all = append(all, l)
+		}
+	}
+	return w.assign(all) || changed
+}
+
+// compareKnown puts what is measured first, the nearest of it foremost.
+func compareKnown(a, b time.Duration) int {
+	switch {
+	case (a == 0) != (b == 0):
+		return cmp.Compare(b, a)
+	}
+	return cmp.Compare(a, b)
+}
+
+// assign gives ports to the links of want and takes them from others. A port number is used again only when all are.
+func (w *watch) assign(want []label.Label) (changed bool) {
+	for l := range w.ports {
+		if !slices.Contains(want, l) {
+			delete(w.ports, l)
+			delete(w.bfd, l)
+			changed = true
+		}
+	}
+	used := map[uint16]bool{}
+	for _, p := range w.ports {
+		used[p] = true
+	}
+	for _, l := range want {
+		if _, ok := w.ports[l]; ok {
+			continue
+		}
+		port := uint16(firstProtected)
+		for used[port] {
+			port++
+		}
+		used[port], w.ports[l], changed = true, port, true
+	}
+	return changed
+}
+
+// heard notes the state of a session.
+func (w *watch) heard(l label.Label, up bool, text string, now time.Time) (changed bool) {
+	if _, ok := w.ports[l]; !ok {
+		return false
+	}
+	s := w.bfd[l]
+	changed = s.up != up || s.text != text
+	if s.up != up {
+		s.since = now
+	}
+	s.up, s.once, s.text = up, s.once || up, text
+	w.bfd[l] = s
+	return changed
+}
+
+// believed are the links whose port decides by itself whether the link is used: the session is up, or went down just now.
+func (w *watch) believed(now time.Time) map[label.Label]bool {
+	out := map[label.Label]bool{}
+	for l, s := range w.bfd {
+		if s.up || s.once && now.Sub(s.since) < bfdTrust {
+			out[l] = true
+		}
+	}
+	return out
+}
