@@ -3,6 +3,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"vcpeer/overlay/label"
@@ -32,6 +33,51 @@ var ErrBusy = errors.New("probe: too many pings at once")
 
 // ErrNoTarget says that a ping is for one that is no target.
 var ErrNoTarget = errors.New("probe: no such target")
+
+// Ping begins a ping; its events come from the calls that follow. ErrBusy: too many run. ErrNoTarget: To is none.
+func (c *Core) Ping(at time.Time, p Ping) (PingID, error) {
+	if len(c.pings) >= pingsMax {
+		return 0, ErrBusy
+	}
+	if t := c.ways[way{id: p.To}]; (t == nil || !t.wanted) && len(p.Via) == 0 {
+		return 0, ErrNoTarget
+	}
+	p.Via = slices.Clone(p.Via)
+	q, err := p.start(c.pingID+1, c.since(at), c.oneShot)
+	if err != nil {
+		return 0, err
+	}
+	if q.way.over(c.self.Label) || q.way.id == c.self.id(p.To.near) {
+		return 0, errors.New("probe: ping of a path that leads back here")
+	}
+	c.pingID++
+	c.oneShot += uint32(q.Count)
+	c.pings = append(c.pings, q)
+	return q.id, nil
+}
+
+// pingOn gives up what is late, sends what is due, and says when all is done.
+func (c *Core) pingOn(p *ping, now time.Duration) {
+	for {
+		e, lost, more := p.judge(now)
+		if lost {
+			c.out.Events = append(c.out.Events, e)
+		}
+		if !more {
+			break
+		}
+	}
+	if p.judged == p.Count {
+		c.out.Events = append(c.out.Events, p.event(PingDone, p.answered, 0))
+		return
+	}
+	if len(p.at) < p.Count && now >= p.sendAt {
+		m := message{kind: request, oneShot: true, from: c.self.id(p.To.near), way: p.way, size: p.Bytes, session: c.session, seq: p.base + uint32(len(p.at))}
+		p.at = append(p.at, now)
+		p.sendAt = now + p.Interval
+		c.emit(&m, p.way, c.ways[way{id: p.To}])
+	}
+}
 
 // ping is a Ping under way.
 type ping struct {
