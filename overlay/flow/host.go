@@ -97,6 +97,11 @@ func (b *builder) leg(to label.Label, via []label.Label) []string {
 	if !ok || len(via) > label.MaxTransit || slices.Contains(via, to) || slices.Contains(via, b.Self.Label) {
 		return nil
 	}
+	for i, l := range via {
+		if slices.Contains(via[:i], l) {
+			return nil
+		}
+	}
 	out := []string{setKey(label.Key{Budget: uint8(len(via)), Src: b.Self.Label, Dst: to}), tunnelTo(first)}
 	return append(out, transits(via)...)
 }

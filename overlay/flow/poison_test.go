@@ -29,10 +29,10 @@ func drawSome[E any](t *rapid.T, name string, from []E, most int) []E {
 
 // drawMost draws a list with few left out.
 func drawMost[E any](t *rapid.T, name string, from []E) []E {
-	skip := rapid.Uint64().Draw(t, name) & rapid.Uint64().Draw(t, name)
+	skip, too := rapid.Uint64().Draw(t, name), rapid.Uint64().Draw(t, name)
 	var out []E
 	for i, e := range from {
-		if skip>>i&1 == 0 {
+		if (skip&too)>>i&1 == 0 {
 			out = append(out, e)
 		}
 	}

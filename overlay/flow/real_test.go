@@ -342,7 +342,7 @@ func (b *testbed) failsOver(t *testing.T) {
 		w.Paths = slices.Clone(w.Paths)
 		for i := range w.Paths {
 			if w.Paths[i].To == x.to {
-				w.Paths[i].Watched, w.Paths[i].Backups = true, [][]label.Label{{2}}
+				w.Paths[i].Watched, w.Paths[i].Backups = true, [][]label.Label{{2, 3}}
 			}
 		}
 		ovstest.Until(t, "port", func() error {

@@ -205,6 +205,31 @@ func (w world) checkUnicast(t *rapid.T, net *flowtest.Net, nodes map[place]*flow
 	}
 }
 
+// TestGroupsFallOver: with the port of its first link down, a watched path is left for the first backup whose port lives, of
+// which the one that all share always does.
+func TestGroupsFallOver(t *testing.T) {
+	w := world{[]siteSpec{{[]label.Label{1}, 1}, {[]label.Label{2}, 1}, {[]label.Label{3}, 1}, {[]label.Label{4}, 1}, {[]label.Label{5}, 1}}}
+	from := place{0, 0}
+	for _, tt := range []struct {
+		down []uint16
+		hops int
+	}{{nil, 1}, {[]uint16{100}, 3}, {[]uint16{100, 101}, 4}} {
+		net, nodes := w.net(func(p place, want *Want) {
+			if p == from {
+				want.Ports.Protected = map[label.Label]uint16{2: 100, 3: 101}
+				want.Paths = []Path{{To: 2, Watched: true, Backups: [][]label.Label{{2, 3}, {3, 4}, {4, 3, 5}, {5}}}} // the first cannot be
+			}
+		})
+		nodes[from].Protected = map[uint16]netip.Addr{100: w.addr(1, 0), 101: w.addr(2, 0)}
+		nodes[from].Switch.Live = func(port uint16) bool { return !slices.Contains(tt.down, port) }
+		fate := net.Walk(nodes[from], w.from(from, false).With("eth_dst", w.slot(1, 0).MAC().String()))
+		want := flowtest.Delivery{Node: nodes[place{1, 0}], Port: flowtest.Local, Packet: w.from(from, false).With("eth_dst", w.slot(1, 0).MAC().String())}
+		if fate.String() != want.String() || fate.Hops != tt.hops {
+			t.Errorf("%v down: %v in %d hops, want %v in %d\n%q", tt.down, fate, fate.Hops, want, tt.hops, fate.Trace)
+		}
+	}
+}
+
 func TestGuestGetsItsOwnAddressBack(t *testing.T) {
 	w := world{[]siteSpec{{[]label.Label{1}, 1}, {[]label.Label{2}, 1}}}
 	net, nodes := w.net(nil)
