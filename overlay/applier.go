@@ -74,20 +74,13 @@ func newApplier(cfg Config, sw *ovs.Switch, info ovs.Info) *applier {
 // set says what is wanted from now on.
 func (a *applier) set(d desired) {
 	a.next.Store(&d)
-	a.poke()
+	poke(a.wake)
 }
 
 // again has everything compared anew.
 func (a *applier) again() {
 	a.force.Store(true)
-	a.poke()
-}
-
-func (a *applier) poke() {
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
+	poke(a.wake)
 }
 
 func (a *applier) run(ctx context.Context) {

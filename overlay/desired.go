@@ -53,8 +53,9 @@ func watchedLabel(name, port string) (label.Label, bool) {
 	return l, err == nil && l.Valid()
 }
 
-// bfdMillis is how often a watched link says that it lives; three missed are a failure.
-const bfdMillis = "100"
+// bfdMillis is how often a watched link says that it lives; three missed are a failure, so that a path falls over within
+// 300 ms together with what was on the way.
+const bfdMillis = "70"
 
 // bridges are those that d wants, the one of programs called name. Where the datapath is in user space, a second holds
 // the interfaces that tunnels go over: their addresses stay the kernel's, and Open vSwitch takes its copy of each frame.

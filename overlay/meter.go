@@ -1,7 +1,9 @@
 package overlay
 
 import (
+	"context"
 	"net/netip"
+	"reflect"
 	"slices"
 	"time"
 
@@ -29,6 +31,39 @@ type measured struct {
 
 // tellAll is up to how many gateways' links are told of, however seldom they are probed.
 const tellAll = 64
+
+// startProber measures through the bridge from now on.
+func (s *session) startProber(bridge string) {
+	s.prober = probe.NewProber(controlPort(bridge))
+	s.prober.OnEvent = func(e probe.Event) {
+		if e.Kind == probe.Up || e.Kind == probe.Down || e.Kind == probe.MTU {
+			poke(s.urgent)
+		}
+	}
+	s.prober.OnFrame = func(frame []byte) {
+		if answer, ok := s.large.answer(frame, time.Now()); ok {
+			_ = s.prober.Send(answer) // the next packet that is too large asks again
+		}
+	}
+	s.start(s.prober.Run)
+	s.aimed = nil
+}
+
+// aim has the prober measure what is to be measured, and takes in what it knows.
+func (s *session) aim(ctx context.Context, now time.Time) {
+	if s.prober == nil {
+		s.links = nil
+		return
+	}
+	self, targets := s.targets(now)
+	if self != s.aimedAs || s.aimed == nil || !reflect.DeepEqual(targets, s.aimed) {
+		if err := s.prober.Set(ctx, self, targets); err != nil {
+			return // it is starting, or the session ends
+		}
+		s.aimedAs, s.aimed = self, targets
+	}
+	s.links = s.measure(s.prober.Report(), now)
+}
 
 // targets are the nodes to probe: for a gateway those of other sites, for any other node those of its own.
 func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {

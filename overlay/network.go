@@ -87,9 +87,12 @@ func (n *Network) SetLinks(all []Heard) {
 	n.touch()
 }
 
-func (n *Network) touch() {
+func (n *Network) touch() { poke(n.wake) }
+
+// poke puts one into a channel that holds one.
+func poke(c chan struct{}) {
 	select {
-	case n.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

@@ -33,10 +33,13 @@ type session struct {
 	watch   watch
 	planner *path.Planner
 	table   path.Table
-	replan  time.Time // when time alone may change the table; zero: never
-	prober  *prober
-	aimed   []probe.Target // what it was last given …
-	aimedAs probe.Self     // … and as whom
+	replan  time.Time     // when time alone may change the table; zero: never
+	prober  *probe.Prober // nil: the bridge has no port for it yet
+	urgent  chan struct{} // holds one: a link came up or went down
+	large   *tooLarge
+	aimed   []probe.Target    // what it was last given …
+	aimedAs probe.Self        // … and as whom
+	known   map[probe.ID]bool // whether each link was up when that was last told
 	links   []measured
 	row     path.Row
 
@@ -47,8 +50,9 @@ type session struct {
 	applier *applier
 	done    applied // what the applier last reported
 	guests  guestPorts
-	settled time.Time // from when on what an earlier daemon left is replaced
-	looked  time.Time // when the machine's addresses were
+	settled time.Time                             // from when on what an earlier daemon left is replaced
+	looked  time.Time                             // when the machine's addresses were
+	start   func(run func(context.Context) error) // starts what ends with the session
 }
 
 // tick is how often a session looks at its measurements and at what time alone changes.
@@ -60,7 +64,7 @@ func newSession(n *Network, sw *ovs.Switch, info ovs.Info) *session {
 		watch:  watch{most: n.cfg.Protect, ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}},
 		guests: guestPorts{},
 	}
-	s.prober = newProber(n.cfg.Log)
+	s.urgent, s.large = make(chan struct{}, 1), newTooLarge()
 	s.applier = newApplier(n.cfg, sw, info)
 	return s
 }
@@ -71,18 +75,18 @@ func (s *session) run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer cancel()
+	s.start = func(run func(context.Context) error) { parts.Go(func() { _ = run(ctx) }) } // it ends with ctx
 	s.takeOver(time.Now())
 	parts.Go(func() { s.applier.run(ctx) })
-	parts.Go(func() { s.prober.run(ctx) })
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	s.round(time.Now())
+	s.round(ctx, time.Now())
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-s.n.wake:
-		case <-s.prober.urgent:
+		case <-s.urgent:
 		case <-ticker.C:
 		case done := <-s.applier.results:
 			s.took(done)
@@ -91,7 +95,7 @@ func (s *session) run(ctx context.Context) error {
 		case ev := <-s.sw.Events():
 			s.hear(ev)
 		}
-		s.round(time.Now())
+		s.round(ctx, time.Now())
 	}
 }
 
@@ -111,7 +115,9 @@ func (s *session) took(done applied) {
 		s.n.cfg.Tell("overlay.up", fmt.Sprintf("the network over all sites is up: this node has %s", s.topology.self.Address))
 	}
 	s.done = done
-	s.prober.use(controlPort(done.name))
+	if done.name != "" && s.prober == nil {
+		s.startProber(done.name)
+	}
 }
 
 // hear takes note of what Open vSwitch says.
@@ -133,16 +139,12 @@ func (s *session) hear(ev ovs.Event) {
 }
 
 // round draws the conclusions from all that is known, and hands what follows to whom it concerns. It does nothing slow.
-func (s *session) round(now time.Time) {
+func (s *session) round(ctx context.Context, now time.Time) {
 	if !s.look(now) {
 		s.n.down("this node has no address in the network yet", "")
 		return
 	}
-	if self, targets := s.targets(now); self != s.aimedAs || !reflect.DeepEqual(targets, s.aimed) {
-		s.aimedAs, s.aimed = self, targets
-		s.prober.set(self, targets)
-	}
-	s.links = s.measure(s.prober.report(), now)
+	s.aim(ctx, now)
 	links := s.links
 	if s.topology.self.Label.Valid() {
 		s.plan(links, now)
@@ -231,13 +233,20 @@ func worse(old, now path.Row) bool {
 
 // apply has the applier make what follows.
 func (s *session) apply(links []measured, now time.Time) {
+	if now.Before(s.settled) && !s.ready(links) {
+		return // what an earlier daemon left is better than what is known so far
+	}
+	s.settled = time.Time{}
 	s.watch.choose(s.nearest(links), s.heard.watchers(s.topology, s.topology.self.Label))
 	next := s.desire(decided{
 		table: s.table, protected: maps.Clone(s.watch.ports), watched: s.watch.believed(now), offered: s.offered(links),
 		guests: s.guests.ports(), linkMTU: s.linkMTU, largest: s.largest(),
 	})
-	if now.Before(s.settled) && !s.measuredAll(links) || reflect.DeepEqual(next, s.desired) {
+	if reflect.DeepEqual(next, s.desired) {
 		return
+	}
+	if !reflect.DeepEqual(next.want, s.desired.want) {
+		s.large.set(takes(next.want))
 	}
 	s.desired = next
 	s.applier.set(next)
@@ -248,11 +257,13 @@ func (s *session) nearest(links []measured) []nearness {
 	if !s.topology.self.Label.Valid() {
 		return nil
 	}
-	var out []nearness
+	rtt := map[label.Label]time.Duration{}
 	for _, m := range links {
-		if a, ok := s.peers.far[m.node.Label]; ok && a.Is4() {
-			out = append(out, nearness{m.node.Label, m.rtt})
-		}
+		rtt[m.node.Label] = m.rtt
+	}
+	var out []nearness
+	for l := range s.peers.far {
+		out = append(out, nearness{l, rtt[l]})
 	}
 	return out
 }
@@ -288,10 +299,12 @@ func (s *session) takeOver(now time.Time) {
 			continue
 		}
 		s.applier.name, s.done.name = name, name
+		s.startProber(name)
 		s.settled = now.Add(settleTime)
 		for port, st := range ports {
 			if l, ok := watchedLabel(name, port); ok && st.OFPort > 0 {
 				s.watch.ports[l] = uint16(st.OFPort)
+				s.watch.wish = append(s.watch.wish, l)
 				s.watch.heard(l, st.BFD.State == "up" && st.BFD.Forwarding, st.BFD.State, now)
 			}
 		}
@@ -299,12 +312,22 @@ func (s *session) takeOver(now time.Time) {
 	}
 }
 
-// settleTime is how long what an earlier daemon left stays as it is, at most.
-const settleTime = 3 * time.Second
+// settleTime is how long what an earlier daemon left stays as it is, at most: by then what others say has come, and every
+// link has been measured or has had its chance.
+const settleTime = 6 * time.Second
 
-// measuredAll reports that every link has been measured or is known to be down.
-func (s *session) measuredAll(links []measured) bool {
-	return !slices.ContainsFunc(links, func(m measured) bool { return !m.known })
+// ready reports that enough is known to choose paths: every link is measured or known to be down, and of every gateway
+// that answers it is known what it says.
+func (s *session) ready(links []measured) bool {
+	if !s.topology.self.Label.Valid() {
+		return len(links) > 0
+	}
+	for _, m := range links {
+		if _, heard := s.heard.heard[m.node.ID]; !m.known || m.up && !heard {
+			return false
+		}
+	}
+	return len(links) == len(s.peers.far)
 }
 
 // watched is the gateway of a port of the bridge that has a port of its own.
