@@ -53,6 +53,11 @@ func (c *Client) Hosts(ctx context.Context) (*List[Host], error) {
 	return get[List[Host]](ctx, c, "/v1/hosts", nil)
 }
 
+// HostsAndGuests lists the machines, and after them the guests of the network.
+func (c *Client) HostsAndGuests(ctx context.Context) (*List[Host], error) {
+	return get[List[Host]](ctx, c, "/v1/hosts", url.Values{"guests": {"1"}})
+}
+
 // Accounts lists the users of the cluster.
 func (c *Client) Accounts(ctx context.Context) (*List[Account], error) {
 	return get[List[Account]](ctx, c, "/v1/accounts", nil)

@@ -104,8 +104,16 @@ type QueueStatus struct {
 
 // OverlayStatus is the state of the network over all sites on this node.
 type OverlayStatus struct {
-	Up     bool   `json:"up"`
-	Detail string `json:"detail"`
+	Up      bool   `json:"up"`
+	Detail  string `json:"detail"` // in words
+	Address string `json:"address,omitempty"`
+	MTU     int    `json:"mtu,omitempty"`
+	Uplink  string `json:"uplink,omitempty"` // a node that is no gateway reaches other sites over this one
+	Sites   int    `json:"sites"`            // other sites that are reached; of no meaning where Uplink is set
+	SitesOf int    `json:"sitesOf"`          // other sites that take part
+	Links   int    `json:"links"`            // that are up …
+	LinksOf int    `json:"linksOf"`          // … of those there are
+	Encrypt bool   `json:"encrypt"`
 }
 
 // Member is a node of the cluster.
@@ -150,6 +158,8 @@ type Host struct {
 	CPUs     int    `json:"cpus"`
 	MemBytes int64  `json:"memBytes"`
 	State    string `json:"state"`
+	Guest    bool   `json:"guest,omitempty"` // a guest of the network, and no node; see [Guest]
+	On       string `json:"on,omitempty"`    // the node that a guest is attached to
 }
 
 // Account is a user of the cluster.
