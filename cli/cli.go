@@ -60,6 +60,7 @@ const (
 	groupNode    = "node"
 	groupCluster = "cluster"
 	groupJobs    = "jobs"
+	groupNetwork = "network"
 	groupLab     = "lab"
 )
 
@@ -73,7 +74,8 @@ queue and goes on alone when it is cut off.
   vcpeer start                         on the first machine: makes a cluster
   vcpeer token                         prints the command to type on the next machine
   vcpeer submit job.sh                 runs job.sh somewhere; vcpeer jobs shows it
-  vcpeer why 42                        why does job 42 not run?`,
+  vcpeer why 42                        why does job 42 not run?
+  vcpeer why kyoto osaka               why do frames between these sites go the way they go?`,
 		Version:           e.deps.Version,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -92,9 +94,11 @@ queue and goes on alone when it is cut off.
 	root.SetVersionTemplate("vcpeer {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	globalFlags(root.PersistentFlags(), e)
-	root.AddGroup(&cobra.Group{ID: groupJobs, Title: "Jobs:"}, &cobra.Group{ID: groupCluster, Title: "Cluster:"}, &cobra.Group{ID: groupNode, Title: "This node:"}, &cobra.Group{ID: groupLab, Title: "Lab:"})
+	root.AddGroup(&cobra.Group{ID: groupJobs, Title: "Jobs:"}, &cobra.Group{ID: groupCluster, Title: "Cluster:"},
+		&cobra.Group{ID: groupNetwork, Title: "Network over all sites:"}, &cobra.Group{ID: groupNode, Title: "This node:"}, &cobra.Group{ID: groupLab, Title: "Lab:"})
 	add(root, e, groupJobs, newSubmit, newRun, newJobs, newJob, newWhy, newLogs, newCancel, newWait)
 	add(root, e, groupCluster, newMembers, newSites, newHosts, newAccount, newGroup, newConflicts, newEvents, newToken, newEvict)
+	add(root, e, groupNetwork, newOverlay, newLinks, newPaths, newPing, newTrace, newGuests, newAttach, newDetach)
 	add(root, e, groupNode, newStart, newStop, newStatus, newLeave, newConfig, newUninstall)
 	add(root, e, groupLab, newLab)
 	add(root, e, "", newVersion, newExitCodes)

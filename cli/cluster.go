@@ -41,15 +41,27 @@ func newSites(e *env) *cobra.Command {
 }
 
 func newHosts(e *env) *cobra.Command {
-	return withRename(e, listing(e, "hosts", "List the machines: names, addresses, what they have", "", listOf((*api.Client).Hosts), func(l *api.List[api.Host]) {
+	return withRename(e, listing(e, "hosts", "List the machines: names, addresses, what they have; guests of the network too", "", listOf((*api.Client).HostsAndGuests), func(l *api.List[api.Host]) {
 		t := newTable("HOST", "SITE", "ADDRESS", ">CPUS", ">MEMORY", "SYSTEM", "STATE")
 		for _, h := range l.Items {
 			name := h.Name
 			if h.Asked != "" && h.Asked != h.Name {
 				name += " (asked for " + h.Asked + ")"
 			}
+			if h.Guest {
+				t.add(name, dash(h.Site), dash(h.Address), "-", "-", guestOn(h), state(h.State))
+				continue
+			}
 			t.add(name, h.Site, dash(h.Address), h.CPUs, size(h.MemBytes), h.OS+"/"+h.Arch, state(h.State))
 		}
 		e.table(t, "no hosts")
 	}), "host", (*api.Client).RenameHost)
+}
+
+// guestOn tells what a guest has in place of a system.
+func guestOn(h api.Host) string {
+	if h.On == "" {
+		return "guest"
+	}
+	return "guest on " + h.On
 }

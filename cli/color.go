@@ -39,13 +39,13 @@ func paintIf(yes bool, sgr, s string) string {
 // stateColor picks the colour of a state of a member, job or check.
 func stateColor(state string) string {
 	switch state {
-	case "alive", "done", "ok", "running":
+	case "alive", "done", "ok", "running", "up", "attached":
 		return green
-	case "unknown", "warn", "held", "joining", "starting", "stopping":
+	case "unknown", "warn", "held", "joining", "starting", "stopping", "waiting":
 		return yellow
-	case "failed", "fail", "evicted":
+	case "failed", "fail", "evicted", "down", "never up", "lost":
 		return red
-	case "left", "cancelled", "unseen", "pending", "note":
+	case "left", "cancelled", "unseen", "pending", "note", "detached":
 		return dim
 	}
 	return ""

@@ -151,9 +151,23 @@ func printReason(w io.Writer, r api.Reason) {
 }
 
 func newWhy(e *env) *cobra.Command {
-	return &cobra.Command{Use: "why ID", Short: "Tell why a job waits, or why it ended as it did", Args: exactly("ID"),
-		Example: "  vcpeer why 42\n  vcpeer why last",
-		RunE:    func(cmd *cobra.Command, args []string) error { return runWhy(cmd.Context(), e, args[0]) }}
+	return &cobra.Command{Use: "why ID | A B", Short: "Tell why a job waits or ended as it did, or why frames go the way they go",
+		Long: `With the ID of a job, why tells why it waits, or why it ended as it did. With two nodes, guests or sites it tells which
+way frames go from A to B, how long that takes and what the direct link would take, what fits through, and every other
+way with the reason why it was not chosen: how much worse it is, which link is down, or how long a change is held back.`,
+		Example: "  vcpeer why 42\n  vcpeer why last\n  vcpeer why kyoto-1 sapporo",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 || len(args) == 2 {
+				return nil
+			}
+			return usage(cmd.CommandPath()+" --help shows examples", "%s wants the ID of a job, or two places", cmd.CommandPath())
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				return runWhyPath(cmd.Context(), e, args[0], args[1])
+			}
+			return runWhy(cmd.Context(), e, args[0])
+		}}
 }
 
 func runWhy(ctx context.Context, e *env, typed string) error {

@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"vcpeer/peer/api"
+)
+
+func newLinks(e *env) *cobra.Command {
+	var of string
+	cmd := &cobra.Command{Use: "links", Short: "List this node's links to others as it measures them",
+		Long: `Links shows what a node measures of the ways that it can send by: a gateway of its links to the gateways of other sites,
+any other node of those to the gateways of its own. RTT is the least of the last seconds, jitter its standard deviation;
+loss is told for both directions, since a link may lose on one of them alone. A link that is watched by BFD is left within
+a fraction of a second when it fails; the others within about one.`,
+		Example: "  vcpeer links\n  vcpeer links --of osaka-1\n  vcpeer links --json | jq '.items[] | select(.lossOut > 0.01)'",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fetch := func(ctx context.Context, c *api.Client) (*api.List[api.Link], error) { return c.Links(ctx, of) }
+			return runListing(cmd.Context(), e, fetch, e.printLinks)
+		}}
+	cmd.Flags().StringVar(&of, "of", "", "ask another node, or a gateway of a site, by name")
+	return cmd
+}
+
+func (e *env) printLinks(l *api.List[api.Link]) {
+	t := newTable("SITE", "NODE", "KIND", "STATE", ">RTT", ">JITTER", ">LOST OUT", ">IN", ">MTU", "SINCE", ">FAILED", "BFD")
+	for _, k := range l.Items {
+		st, rtt, jitter := "up", ms(k.RTTMilli), ms(k.JitterMilli)
+		switch {
+		case !k.Up && !k.Measured:
+			st, rtt, jitter = "never up", "-", "-"
+		case !k.Up:
+			st, rtt, jitter = "down", "-", "-"
+		}
+		bfd := "-"
+		if k.Protected {
+			bfd = dash(k.BFD)
+		}
+		t.add(dash(k.Site), k.Node, k.Kind, state(st), rtt, jitter, percent(k.LossOut), percent(k.LossIn), number(k.MTU), e.when(k.Since), k.Flaps, bfd)
+	}
+	e.table(t, fmt.Sprintf("%s has no links; vcpeer overlay tells whether it takes part", dash(l.SeenFrom.Node)))
+}
+
+// ms tells milliseconds; "-" for what was not measured.
+func ms(v float64) string {
+	switch {
+	case v == 0:
+		return "-"
+	case v < 1:
+		return fmt.Sprintf("%.2f ms", v)
+	}
+	return fmt.Sprintf("%.1f ms", v)
+}
+
+// percent tells a share, of which a little is never nothing.
+func percent(share float64) string {
+	if p := 100 * share; p > 0 && p < 1 {
+		return fmt.Sprintf("%.1f%%", p)
+	}
+	return fmt.Sprintf("%.0f%%", 100*share)
+}
+
+// number tells a number that is never 0; "-" for none.
+func number(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
