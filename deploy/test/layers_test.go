@@ -29,6 +29,9 @@ var rules = []rule{
 	{"vcpeer/queue/exec", "vcpeer/queue/group", "an executor knows no consensus"},
 	{"vcpeer/queue/exec", "vcpeer/queue/blob", "blobs come through the interface Blobs"},
 	{"vcpeer/queue/group", "vcpeer/queue/exec", "a log knows no jobs"},
+	{"vcpeer/overlay/path", "vcpeer/overlay/ovs", "what is chosen knows no switch"},
+	{"vcpeer/overlay/flow", "vcpeer/overlay/ovs", "tables are a pure function"},
+	{"vcpeer/overlay/probe", "vcpeer/overlay/ovs", "probes know a port, no switch"},
 	{"vcpeer/peer/api", "vcpeer/crdt", "a client needs the values of the API and nothing behind it"},
 	{"vcpeer/peer/api", "vcpeer/queue", "a client needs the values of the API and nothing behind it"},
 }
@@ -45,6 +48,8 @@ var homes = []rule{
 	{"go.etcd.io/raft", "vcpeer/queue/group", "raft stops at the group"},
 	{"github.com/dgraph-io/badger", "vcpeer/crdt/replica", "Badger stops at the replica"},
 	{"github.com/spf13/cobra", "vcpeer/cli", "the command tree is cli's"},
+	{"github.com/digitalocean/go-openvswitch", "vcpeer/overlay/ovs", "Open vSwitch stops at its driver"},
+	{"github.com/ovn-kubernetes/libovsdb", "vcpeer/overlay/ovs", "Open vSwitch stops at its driver"},
 }
 
 func within(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
