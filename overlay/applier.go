@@ -26,6 +26,7 @@ type applier struct {
 	next    atomic.Pointer[desired]
 	wake    chan struct{} // holds one
 	force   atomic.Bool   // do it though nothing new is wanted: somebody has changed something
+	moved   atomic.Bool   // a neighbour may have moved
 	results chan applied  // holds one: the newest
 
 	// run's own
@@ -74,6 +75,12 @@ func newApplier(cfg Config, sw *ovs.Switch, info ovs.Info) *applier {
 // set says what is wanted from now on.
 func (a *applier) set(d desired) {
 	a.next.Store(&d)
+	poke(a.wake)
+}
+
+// lookAround has neighbours looked at now, and for a while in short intervals.
+func (a *applier) lookAround() {
+	a.moved.Store(true)
 	poke(a.wake)
 }
 
@@ -220,6 +227,10 @@ func (a *applier) guard(ctx context.Context, peers []netip.Addr) error {
 
 // neighbours tells the datapath in user space where frames to its peers go, which it would learn late: the kernel knows.
 func (a *applier) neighbours(ctx context.Context, peers []netip.Addr) error {
+	if a.moved.Swap(false) {
+		a.patience = askTimes
+		a.made["neighbours"] = false
+	}
 	hops, missing, err := underlay.Neighbours(peers)
 	if err != nil {
 		return err

@@ -10,12 +10,14 @@ import (
 	"vcpeer/overlay/label"
 	"vcpeer/overlay/path"
 	"vcpeer/overlay/probe"
+	"vcpeer/overlay/underlay"
 )
 
 // measured is what is known of the way to one other node: a gateway of another site, or one of the own for a node that is
 // none itself.
 type measured struct {
 	node    Node
+	id      probe.ID
 	to      netip.Addr
 	known   bool // an answer has come, or none for long enough to say so
 	told    bool // others are told of it: it is probed often enough to be good for that
@@ -36,8 +38,11 @@ const tellAll = 64
 func (s *session) startProber(bridge string) {
 	s.prober = probe.NewProber(controlPort(bridge))
 	s.prober.OnEvent = func(e probe.Event) {
-		if e.Kind == probe.Up || e.Kind == probe.Down || e.Kind == probe.MTU {
+		switch e.Kind {
+		case probe.Up, probe.Down, probe.MTU:
 			poke(s.urgent)
+		case probe.Pong, probe.PingLost:
+			s.n.pongs.come(e)
 		}
 	}
 	s.prober.OnFrame = func(frame []byte) {
@@ -62,7 +67,22 @@ func (s *session) aim(ctx context.Context, now time.Time) {
 		}
 		s.aimedAs, s.aimed = self, targets
 	}
-	s.links = s.measure(s.prober.Report(), now)
+	report := s.prober.Report()
+	s.links = s.measure(report, now)
+	s.suspect(report.Paths, now)
+	s.refresh(now)
+}
+
+// refresh has the kernel ask anew for the neighbours of links that have just gone down: it may be that only those moved.
+func (s *session) refresh(now time.Time) {
+	for _, m := range s.links {
+		was, told := s.wasUp[m.id]
+		if told && was && !m.up {
+			underlay.Forget(m.to)
+			s.applier.lookAround()
+		}
+		s.wasUp[m.id] = m.up
+	}
 }
 
 // targets are the nodes to probe: for a gateway those of other sites, for any other node those of its own.
@@ -127,7 +147,7 @@ func (s *session) measure(r probe.Report, now time.Time) []measured {
 			continue
 		}
 		m := measured{
-			node: n, known: l.Measured || now.Sub(l.Since) > giveUp, up: l.Up, rtt: l.RTT, jitter: l.Sigma, lossOut: l.LossOut, lossIn: l.LossIn,
+			node: n, id: l.ID, known: l.Measured || now.Sub(l.Since) > giveUp, up: l.Up, rtt: l.RTT, jitter: l.Sigma, lossOut: l.LossOut, lossIn: l.LossIn,
 			mtu: l.MTU, since: l.Since, flaps: l.Flaps, told: len(r.Links) <= tellAll || l.Class != probe.Rest,
 		}
 		if at, near := l.ID.Slot(); near {

@@ -44,7 +44,9 @@ type Network struct {
 	asks    chan func(*session)
 
 	status atomic.Pointer[func() Status]
-	news   atomic.Pointer[chan struct{}] // closed when another status is published
+	view   atomic.Pointer[view]          // what it is made of; nil: the network is off
+	news   atomic.Pointer[chan struct{}] // closed when another is published
+	pongs  pongs
 
 	mu     sync.Mutex        // guards guests
 	guests map[string]string // interface by guest's ID
@@ -110,6 +112,7 @@ func (n *Network) publish(status func() Status) {
 
 // down publishes that the network is not up, and why.
 func (n *Network) down(why, hint string) {
+	n.view.Store(nil)
 	n.publish(func() Status { return Status{Why: why, Hint: hint} })
 }
 

@@ -32,14 +32,14 @@ type session struct {
 	uplink  uplink
 	watch   watch
 	planner *path.Planner
+	input   path.Input // of the last plan
 	table   path.Table
 	replan  time.Time     // when time alone may change the table; zero: never
 	prober  *probe.Prober // nil: the bridge has no port for it yet
 	urgent  chan struct{} // holds one: a link came up or went down
 	large   *tooLarge
-	aimed   []probe.Target    // what it was last given …
-	aimedAs probe.Self        // … and as whom
-	known   map[probe.ID]bool // whether each link was up when that was last told
+	aimed   []probe.Target // what it was last given …
+	aimedAs probe.Self     // … and as whom
 	links   []measured
 	row     path.Row
 
@@ -53,6 +53,9 @@ type session struct {
 	settled time.Time                             // from when on what an earlier daemon left is replaced
 	looked  time.Time                             // when the machine's addresses were
 	start   func(run func(context.Context) error) // starts what ends with the session
+	wasUp   map[probe.ID]bool                     // whether each link was up in the last round
+	doubts  map[doubtful]time.Time                // links of others, and until when they are not believed
+	doubted map[label.Label][]path.Link           // rows without them
 }
 
 // tick is how often a session looks at its measurements and at what time alone changes.
@@ -62,7 +65,7 @@ func newSession(n *Network, sw *ovs.Switch, info ovs.Info) *session {
 	s := &session{
 		n: n, sw: sw, info: info, planner: path.New(path.Default()),
 		watch:  watch{most: n.cfg.Protect, ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}},
-		guests: guestPorts{},
+		guests: guestPorts{}, wasUp: map[probe.ID]bool{}, doubts: map[doubtful]time.Time{}, doubted: map[label.Label][]path.Link{},
 	}
 	s.urgent, s.large = make(chan struct{}, 1), newTooLarge()
 	s.applier = newApplier(n.cfg, sw, info)
@@ -186,8 +189,20 @@ func (s *session) plan(links []measured, now time.Time) {
 	each(s.topology, func(g Node) {
 		in.Gateways = append(in.Gateways, path.Gateway{Label: g.Label, Site: g.Site.String(), NoTransit: g.NoTransit})
 	})
-	in.Rows = append(s.heard.rows(s.topology), s.ownRow(links))
+	in.Rows = s.doubt(append(s.heard.rows(s.topology), s.ownRow(links)), now)
+	if sameInput(in, s.input) && (s.replan.IsZero() || now.Before(s.replan)) {
+		return
+	}
+	s.input = in
 	s.table, s.replan = s.planner.Plan(in, now)
+}
+
+// sameInput reports that a plan of b is one of a too: what rows say is compared by their memory, which changes with it.
+func sameInput(a, b path.Input) bool {
+	return a.Self == b.Self && a.SealedOnly == b.SealedOnly && slices.Equal(a.Gateways, b.Gateways) &&
+		slices.EqualFunc(a.Rows, b.Rows, func(x, y path.Row) bool {
+			return x.From == y.From && len(x.Links) == len(y.Links) && (len(x.Links) == 0 || &x.Links[0] == &y.Links[0])
+		})
 }
 
 // chooseUplink picks the gateway of a node that is none.

@@ -6,18 +6,20 @@ import (
 	"vcpeer/overlay/label"
 	"vcpeer/overlay/ovs"
 	"vcpeer/overlay/path"
+	"vcpeer/overlay/probe"
 )
 
 // show publishes what is known now. The words are made when somebody asks.
 func (s *session) show(links []measured) {
 	v := view{
 		records: s.records, topology: s.topology, table: s.table, links: links, done: s.done, info: s.info, mtu: s.mtu(),
-		uplink: s.uplink.current, guests: s.desired.guests,
+		uplink: s.uplink.current, guests: s.desired.guests, prober: s.prober,
 		watched: map[label.Label]string{},
 	}
 	for l := range s.watch.ports {
 		v.watched[l] = s.watch.bfd[l].text
 	}
+	s.n.view.Store(&v)
 	s.n.publish(v.status)
 }
 
@@ -33,6 +35,7 @@ type view struct {
 	mtu      int
 	uplink   label.Label
 	guests   []guestWant
+	prober   *probe.Prober // nil: there is none yet
 }
 
 func (v view) status() Status {
