@@ -33,11 +33,14 @@ type Fabric struct {
 	self     crdt.NodeID
 	host     *host
 	gate     *gate
+	sockets  packetSockets
 	announce []ma.Multiaddr // Config.Advertise, parsed; empty: what is listened on
 
 	members   *mss.MultistreamMuxer[protocol.ID] // what a member may ask for
 	strangers *mss.MultistreamMuxer[protocol.ID] // what anybody may ask for: a subset of members
 	classes   [256]atomic.Pointer[func(crdt.NodeID, []byte)]
+
+	sessionWatch watchers
 
 	mu    sync.Mutex
 	links map[crdt.NodeID]*link // every peer that is connected, addressed or sent to
@@ -64,7 +67,7 @@ func New(cfg Config) (*Fabric, error) {
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	var err error
-	if f.host, err = newHost(cfg, f.gate, f.gate.pending); err != nil {
+	if f.host, err = newHost(cfg, f.gate, f.gate.pending, &f.sockets); err != nil {
 		return nil, fmt.Errorf("fabric: start libp2p: %w", err)
 	}
 	f.host.Notify(&network.NotifyBundle{ConnectedF: f.connected, DisconnectedF: f.disconnected})
@@ -136,6 +139,7 @@ func (f *Fabric) sweep() {
 			for _, c := range f.host.Conns() {
 				f.sweepConn(c, now)
 			}
+			f.watchAddresses()
 		}
 	}
 }

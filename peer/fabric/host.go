@@ -38,7 +38,7 @@ type host struct {
 }
 
 // newHost assembles a host that listens nowhere yet.
-func newHost(cfg Config, gater connmgr.ConnectionGater, pending *pending) (_ *host, err error) {
+func newHost(cfg Config, gater connmgr.ConnectionGater, pending *pending, sockets *packetSockets) (_ *host, err error) {
 	h := &host{}
 	defer func() {
 		if err != nil {
@@ -76,7 +76,7 @@ func newHost(cfg Config, gater connmgr.ConnectionGater, pending *pending) (_ *ho
 		return nil, err
 	}
 	h.Notify(h.conns.Notifee())
-	return h, h.addTransports(cfg, key, limits, gater, pending)
+	return h, h.addTransports(cfg, key, limits, gater, pending, sockets)
 }
 
 func libp2pKey(key ed25519.PrivateKey) (crypto.PrivKey, peer.ID, error) {
@@ -96,7 +96,7 @@ func newPeerstore(key crypto.PrivKey, id peer.ID) (peerstore.Peerstore, error) {
 	return peers, errors.Join(peers.AddPrivKey(id, key), peers.AddPubKey(id, key.GetPublic()))
 }
 
-func (h *host) addTransports(cfg Config, key crypto.PrivKey, limits network.ResourceManager, gater connmgr.ConnectionGater, pending *pending) error {
+func (h *host) addTransports(cfg Config, key crypto.PrivKey, limits network.ResourceManager, gater connmgr.ConnectionGater, pending *pending, sockets *packetSockets) error {
 	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
 	tls, err := libp2ptls.New(libp2ptls.ID, key, muxers)
 	if err != nil {
@@ -118,7 +118,7 @@ func (h *host) addTransports(cfg Config, key crypto.PrivKey, limits network.Reso
 	if err := h.AddTransport(overTCP); err != nil || cfg.NoQUIC {
 		return err
 	}
-	socks, err := newQUICSockets(cfg.Key, limits, pending)
+	socks, err := newQUICSockets(cfg.Key, limits, pending, sockets)
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (h *host) addTransports(cfg Config, key crypto.PrivKey, limits network.Reso
 }
 
 // newQUICSockets makes the UDP side: one socket for listening and dialling alike, so that a NAT sees one mapping.
-func newQUICSockets(key ed25519.PrivateKey, limits network.ResourceManager, pending *pending) (*quicreuse.ConnManager, error) {
+func newQUICSockets(key ed25519.PrivateKey, limits network.ResourceManager, pending *pending, sockets *packetSockets) (*quicreuse.ConnManager, error) {
 	var reset quic.StatelessResetKey
 	var token quic.TokenGeneratorKey
 	for _, k := range []struct {
@@ -145,7 +145,7 @@ func newQUICSockets(key ed25519.PrivateKey, limits network.ResourceManager, pend
 		copy(k.out, b)
 	}
 	return quicreuse.NewConnManager(reset, token,
-		quicreuse.OverrideListenUDP(listenUDP),
+		quicreuse.OverrideListenUDP(sockets.listen),
 		quicreuse.VerifySourceAddress(func(from net.Addr) bool { return pending.busy() || limits.VerifySourceAddress(from) }),
 		quicreuse.ConnContext(func(ctx context.Context, client *quic.ClientInfo) (context.Context, error) {
 			return accountFor(ctx, client.RemoteAddr, limits, pending)

@@ -38,9 +38,10 @@ type link struct {
 // conn is one open connection.
 type conn struct {
 	network.Conn
-	ctx    context.Context // over when it closes
-	cancel context.CancelFunc
-	quic   *quic.Conn // nil: it is not QUIC
+	ctx     context.Context // over when it closes
+	cancel  context.CancelFunc
+	quic    *quic.Conn // nil: it is not QUIC
+	session *Session   // nil: it is not QUIC; under the lock of the link
 }
 
 // linkTo returns the link with id, making it if need be.
@@ -91,6 +92,8 @@ func (f *Fabric) connected(_ network.Network, nc network.Conn) {
 	c.ctx, c.cancel = context.WithCancel(f.ctx)
 	if !nc.As(&c.quic) {
 		c.quic = nil
+	} else if s, err := f.newSession(id, c.quic); err == nil {
+		c.session = &s
 	}
 	l := f.linkTo(id)
 	l.mu.Lock()
@@ -99,6 +102,7 @@ func (f *Fabric) connected(_ network.Network, nc network.Conn) {
 	l.mu.Unlock()
 	if c.quic != nil {
 		f.running.Go(func() { f.receiveQUIC(id, c) })
+		f.sessionWatch.wake()
 	}
 	f.log.Debug("connected", "peer", id, "addr", nc.RemoteMultiaddr(), "inbound", nc.Stat().Direction == network.DirInbound)
 }
@@ -127,6 +131,7 @@ func (f *Fabric) disconnected(_ network.Network, nc network.Conn) {
 		clear(l.speaks) // it may come back as another version
 	}
 	l.mu.Unlock()
+	f.sessionWatch.wake()
 	f.rememberObserved(id, nc)
 	f.forgetIdle(l)
 }
@@ -204,11 +209,18 @@ func (l *link) connected() bool {
 	return len(l.conns) > 0
 }
 
-// bestQUIC returns the newest QUIC connection; nil: there is none.
+// byWorth lists the connections, that to use first: the newest. The caller holds the lock.
+func (l *link) byWorth() []*conn {
+	out := slices.Clone(l.conns)
+	slices.Reverse(out)
+	return out
+}
+
+// bestQUIC returns the QUIC connection to use; nil: there is none.
 func (l *link) bestQUIC() *quic.Conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, c := range slices.Backward(l.conns) {
+	for _, c := range l.byWorth() {
 		if c.quic != nil && c.quic.Context().Err() == nil {
 			return c.quic
 		}

@@ -44,7 +44,7 @@ func outsider(t testing.TB, name string, f *Fabric, opts ...option) (*bhost.Basi
 	for _, o := range opts {
 		o(&cfg)
 	}
-	under, err := newHost(cfg, lawless{}, newPending())
+	under, err := newHost(cfg, lawless{}, newPending(), &packetSockets{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ const udpBufferBytes = 7 << 20
 
 // listenUDP opens the socket for QUIC. With the right to do so (CAP_NET_ADMIN) it takes the buffers it wants; without,
 // quic-go gets what net.core.rmem_max allows.
-func listenUDP(network string, laddr *net.UDPAddr) (net.PacketConn, error) {
+func listenUDP(network string, laddr *net.UDPAddr) (*net.UDPConn, error) {
 	c, err := net.ListenUDP(network, laddr)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,6 @@ package fabric
 import "net"
 
 // listenUDP opens the socket for QUIC.
-func listenUDP(network string, laddr *net.UDPAddr) (net.PacketConn, error) {
+func listenUDP(network string, laddr *net.UDPAddr) (*net.UDPConn, error) {
 	return net.ListenUDP(network, laddr)
 }
