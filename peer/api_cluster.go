@@ -21,9 +21,13 @@ func (d *Daemon) registerCluster(s *server.Server) {
 		slices.SortStableFunc(rows, func(a, b api.Member) int { return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Name, b.Name)) })
 		return list(n, "MemberList", rows), nil
 	}))
-	s.Handle("GET /v1/hosts", d.reading(func(n *node, _ *http.Request) (any, error) {
+	s.Handle("GET /v1/hosts", d.reading(func(n *node, r *http.Request) (any, error) {
 		view := n.replica.View()
-		return list(n, "HostList", each(view.Hosts(), func(h crdt.Host) api.Host { return n.hostRow(view, h) })), nil
+		rows := each(view.Hosts(), func(h crdt.Host) api.Host { return n.hostRow(view, h) })
+		if r.URL.Query().Get("guests") == "1" {
+			rows = append(rows, n.guestHosts(view)...)
+		}
+		return list(n, "HostList", rows), nil
 	}))
 	s.Handle("GET /v1/sites", d.reading(func(n *node, _ *http.Request) (any, error) {
 		return list(n, "SiteList", n.sites()), nil

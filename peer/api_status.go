@@ -36,7 +36,7 @@ func (d *Daemon) status(now time.Time) api.Status {
 			Up: now.Sub(d.began), State: d.cfg.State, Phase: p.name, Detail: p.detail,
 		},
 		Queue:   api.QueueStatus{Role: "none"},
-		Overlay: api.OverlayStatus{Detail: "off: this version has no overlay yet; records and jobs do not need it"},
+		Overlay: api.OverlayStatus{Detail: "off: this node is not running yet"},
 		Checks:  []api.Health{},
 	}
 	n := d.node.Load()
@@ -48,6 +48,7 @@ func (d *Daemon) status(now time.Time) api.Status {
 	s.Node.Name, s.Node.Site, s.Node.Listen = place.Node, place.Site, n.fabric.Addrs()
 	s.Cluster = n.clusterStatus()
 	s.Queue = n.queueStatus()
+	s.Overlay = n.overlayLine()
 	s.Checks = append(s.Checks, n.checks(s)...)
 	s.Well = !slices.ContainsFunc(s.Checks, func(h api.Health) bool { return h.Level == levelFail })
 	return s
@@ -109,6 +110,7 @@ func (n *node) checks(s api.Status) []api.Health {
 			st.Behind, st.Known, time.Since(st.LastSync).Round(time.Second))
 	}
 	n.host.check(add)
+	checkOverlay(apiOverlay(view, n.overlayStatus(), n.place(), n.site, s.AsOf), add)
 	return out
 }
 

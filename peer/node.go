@@ -33,6 +33,7 @@ type node struct {
 	jobs    *jobs
 	host    *integration
 	overlay *overlay.Network // nil: this node takes no part in the network over all sites
+	guests  *guestBook       // set before anything asks
 
 	asAccounts bool // jobs run as the accounts of their owners
 
@@ -78,6 +79,8 @@ func (d *Daemon) startNode(ctx context.Context, records *replica.Replica, net *f
 	if err := d.startOverlay(runCtx, n); err != nil {
 		return nil, err
 	}
+	d.startGuests(n)
+	n.serveOverlayAsks()
 	n.tasks.Go(func() { d.keepHostFile(runCtx, n) })
 	n.tasks.Go(func() { n.directory.run(runCtx) })
 	n.tasks.Go(func() { n.followRecords(runCtx) })
@@ -151,6 +154,7 @@ func (n *node) followRecords(ctx context.Context) {
 		view := n.replica.View()
 		n.host.show(view)
 		n.steerOverlay(ctx, view, &keeper)
+		n.reconcileGuests(ctx)
 		if err := n.keepAddress(ctx); err != nil && ctx.Err() == nil {
 			n.log.Warn("no overlay address", "err", err)
 		}

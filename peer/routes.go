@@ -15,6 +15,8 @@ func (d *Daemon) routes() *server.Server {
 	d.registerPeople(s)
 	d.registerTokens(s)
 	d.registerJobs(s)
+	d.registerOverlay(s)
+	d.registerGuests(s)
 	d.registerProfiles(s)
 	return s
 }
