@@ -82,6 +82,14 @@ direct      100.0 ms     -  worse by 59.1 ms
 	if q := node.Asked()[0].Query; q != "from=kyoto&to=sapporo" {
 		t.Errorf("asked %s", q)
 	}
+	w.Computed, w.Losers = "osaka-1 did not answer in time; computed on kyoto-1", nil
+	s = newShell(t, apitest.Start(t, apitest.Routes{"GET /v1/paths/why": w}))
+	s.expect(0, `from kyoto to sapporo: kyoto-1 > osaka-1 > sapporo-1
+  Between the gateways the RTT is 40.0 ms; the direct link has 100.0 ms: the detour saves 60%.
+  IP packets of up to 1434 bytes pass whole.
+  That is what kyoto-1 would choose at first; what it remembers of earlier choices is not known here.
+  If its first link fails: direct.
+`, "note: osaka-1 did not answer in time; computed on kyoto-1\n", "why", "kyoto", "sapporo")
 	s.expect(2, "", "error: vcpeer why wants the ID of a job, or two places\nhint: vcpeer why --help shows examples\n", "why")
 }
 

@@ -135,7 +135,11 @@ func (e *env) printWhyPath(w *api.PathWhy) {
 		} else {
 			say("  How large packets may be has not been found out yet.")
 		}
-		say("  Chosen by %s, since %s (%s); %s so far.", p.From, e.when(p.Since), dash(p.Cause), plural(p.Switches, "change"))
+		if w.Computed == "" {
+			say("  Chosen by %s, since %s (%s); %s so far.", p.From, e.when(p.Since), dash(p.Cause), plural(p.Switches, "change"))
+		} else {
+			say("  That is what %s would choose at first; what it remembers of earlier choices is not known here.", p.From)
+		}
 		if p.HasBackup {
 			say("  If its first link fails: %s.", viaText(p.Backup))
 		} else {

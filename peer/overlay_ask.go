@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"time"
 
@@ -245,10 +246,11 @@ type unreachedError struct {
 }
 
 func (e *unreachedError) Error() string {
+	var late net.Error
 	switch {
 	case errors.Is(e.cause, fabric.ErrProtocol):
 		return e.name + " is of a version that does not answer this"
-	case errors.Is(e.cause, context.DeadlineExceeded):
+	case errors.Is(e.cause, context.DeadlineExceeded), errors.Is(e.cause, os.ErrDeadlineExceeded), errors.As(e.cause, &late) && late.Timeout():
 		return e.name + " did not answer in time"
 	}
 	return fmt.Sprintf("%s is not reached: %v", e.name, e.cause)

@@ -2,8 +2,11 @@ package peer
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -80,5 +83,10 @@ func TestUnreachedIsAProblemForPeople(t *testing.T) {
 	err := error(&unreachedError{"osaka-1", errors.New("no route")})
 	if !errors.As(err, &p) || p.Code != api.CodeUnavailable || p.Message != "osaka-1 is not reached: no route" || p.Hint == "" {
 		t.Errorf("%+v", p)
+	}
+	for _, cause := range []error{context.DeadlineExceeded, os.ErrDeadlineExceeded, fmt.Errorf("open: %w", os.ErrDeadlineExceeded)} {
+		if got := (&unreachedError{"osaka-1", cause}).Error(); got != "osaka-1 did not answer in time" {
+			t.Errorf("%v: %s", cause, got)
+		}
 	}
 }
