@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"vcpeer/crdt"
+	"vcpeer/peer/fabric/relay"
 )
 
 // DefaultPort is the port, TCP and UDP, where an address names none.
@@ -49,6 +50,8 @@ type Config struct {
 	Hidden func(netip.Addr) bool
 
 	NoQUIC bool // do not use UDP at all: for a network that drops it, where trying QUIC first only costs time
+
+	Relay relay.Limits // of what this node carries for others
 
 	ConnLow  int           // when connections pass ConnHigh the least used are closed down to this; 0: 96
 	ConnHigh int           // 0: 160

@@ -23,11 +23,12 @@ const (
 	backgroundDialTime = 10 * time.Second
 
 	// Class 0 is the fabric's own: pings on datagram streams, which unlike QUIC measure no round trip time.
-	classControl = 0
-	controlPing  = 1
-	controlPong  = 2
-	controlBytes = 1 + 8
-	pingPeriod   = 15 * time.Second // while datagrams go out on a stream
+	classControl   = 0
+	controlPing    = 1
+	controlPong    = 2
+	controlNothing = 3 // asks for no more than QUIC's acknowledgement
+	controlBytes   = 1 + 8
+	pingPeriod     = 15 * time.Second // while datagrams go out on a stream
 )
 
 // MaxDatagram returns the payload bytes that a datagram surely can carry. Send takes up to 16 KiB, but what is above
@@ -96,6 +97,10 @@ func (f *Fabric) carry(l *link, d []byte) error {
 		}
 	}
 	if q := l.bestQUIC(); q != nil {
+		if l.out.stream != nil { // of a time without QUIC
+			l.out.stream.Close()
+			l.out.stream = nil
+		}
 		err := q.SendDatagram(d) // waits while the connection is congested
 		if tooLarge := (*quic.DatagramTooLargeError)(nil); !errors.As(err, &tooLarge) {
 			return nil // sent; or lost with the connection, as datagrams may be
@@ -120,7 +125,7 @@ func (f *Fabric) connect(l *link) error {
 		l.mu.Unlock()
 		var err error
 		if !connected {
-			_, err = f.host.DialPeer(ctx, peerIDOf(l.id))
+			_, err = f.dial(ctx, l, false)
 			err = oneLine(ctx, err)
 		}
 		cancel()
@@ -142,7 +147,7 @@ func (f *Fabric) carryByStream(l *link, d []byte) error {
 	for {
 		if o.stream == nil {
 			ctx, cancel := context.WithTimeout(f.ctx, backgroundDialTime)
-			s, err := f.open(ctx, l.id, datagramProtocol)
+			s, err := f.open(ctx, l.id, datagramProtocol, false)
 			cancel()
 			if err != nil {
 				return err

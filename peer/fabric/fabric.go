@@ -15,10 +15,11 @@ import (
 	mss "github.com/multiformats/go-multistream"
 
 	"vcpeer/crdt"
+	"vcpeer/peer/fabric/relay"
 )
 
 // sweepPeriod is how often the connections are compared with the records, so that a missed Disconnect heals.
-const sweepPeriod = time.Second
+const sweepPeriod = 500 * time.Millisecond
 
 // closeTimeout bounds how long Close waits for handlers that do not heed their context.
 const closeTimeout = 5 * time.Second
@@ -40,6 +41,10 @@ type Fabric struct {
 	strangers *mss.MultistreamMuxer[protocol.ID] // what anybody may ask for: a subset of members
 	classes   [256]atomic.Pointer[func(crdt.NodeID, []byte)]
 
+	circuits     *circuits
+	relay        *relay.Server
+	reacher      *reacher
+	natted       atomic.Bool // this node is behind NAT, as far as is known: every connection is watched closely
 	sessionWatch watchers
 
 	mu    sync.Mutex
@@ -48,6 +53,7 @@ type Fabric struct {
 	ctx     context.Context // over when the fabric closes
 	cancel  context.CancelFunc
 	running sync.WaitGroup // goroutines and handlers
+	punches chan struct{}  // one token for each attempt at a direct connection under way
 	dials   chan struct{}  // one token for each background dial under way
 }
 
@@ -64,16 +70,18 @@ func New(cfg Config) (*Fabric, error) {
 		strangers: mss.NewMultistreamMuxer[protocol.ID](),
 		links:     map[crdt.NodeID]*link{},
 		dials:     make(chan struct{}, maxBackgroundDials),
+		punches:   make(chan struct{}, maxPunches),
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	var err error
 	if f.host, err = newHost(cfg, f.gate, f.gate.pending, &f.sockets); err != nil {
 		return nil, fmt.Errorf("fabric: start libp2p: %w", err)
 	}
+	f.reacher = newReacher(f)
 	f.host.Notify(&network.NotifyBundle{ConnectedF: f.connected, DisconnectedF: f.disconnected})
 	f.host.SetStreamHandler(f.serve)
 	f.Handle(datagramProtocol, f.receiveStream)
-	if err := errors.Join(f.listenAll()); err != nil {
+	if err := errors.Join(f.startRelaying(), f.listenAll()); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -81,6 +89,8 @@ func New(cfg Config) (*Fabric, error) {
 		f.Close()
 		return nil, err
 	}
+	f.reacher.ask.start()
+	f.running.Go(f.reacher.run)
 	f.running.Go(f.sweep)
 	return f, nil
 }
@@ -140,6 +150,7 @@ func (f *Fabric) sweep() {
 				f.sweepConn(c, now)
 			}
 			f.watchAddresses()
+			f.watchLife(now)
 		}
 	}
 }

@@ -37,6 +37,7 @@ type gate struct {
 	standing func(crdt.NodeID) Standing
 	refused  func(crdt.NodeID, error)
 	pending  *pending
+	walled   func(crdt.NodeID, ma.Multiaddr) bool // addresses that must not be dialled: a test's NAT; nil: none
 
 	mu      sync.Mutex
 	permits map[crdt.NodeID]int         // strangers that this node itself wants to reach, and how often
@@ -94,7 +95,10 @@ func (g *gate) InterceptPeerDial(p peer.ID) bool {
 }
 
 // InterceptAddrDial allows every address: addresses prove nothing.
-func (g *gate) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
+func (g *gate) InterceptAddrDial(p peer.ID, a ma.Multiaddr) bool {
+	id, _ := nodeIDOf(p)
+	return g.walled == nil || !g.walled(id, a)
+}
 
 // InterceptAccept allows every address; how many connections one may open is the resource manager's matter.
 func (g *gate) InterceptAccept(network.ConnMultiaddrs) bool { return true }

@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
@@ -33,8 +34,10 @@ import (
 // host is libp2p as the fabric uses it: a swarm with its peer store, limits and transports, and nothing above.
 type host struct {
 	*swarm.Swarm
-	conns   *netmgr.BasicConnMgr
-	closers []io.Closer // in order of closing, after the swarm
+	conns    *netmgr.BasicConnMgr
+	limits   network.ResourceManager
+	upgrader transport.Upgrader // for connections through relays
+	closers  []io.Closer        // in order of closing, after the swarm
 }
 
 // newHost assembles a host that listens nowhere yet.
@@ -59,6 +62,7 @@ func newHost(cfg Config, gater connmgr.ConnectionGater, pending *pending, socket
 		return nil, err
 	}
 	h.closers = append([]io.Closer{limits}, h.closers...)
+	h.limits = limits
 	h.conns, err = netmgr.NewConnManager(cfg.ConnLow, cfg.ConnHigh, netmgr.WithGracePeriod(cfg.Grace))
 	if err != nil {
 		return nil, err
@@ -71,6 +75,7 @@ func newHost(cfg Config, gater connmgr.ConnectionGater, pending *pending, socket
 		// that nodes are down, not that a protocol is.
 		swarm.WithUDPBlackHoleSuccessCounter(nil),
 		swarm.WithIPv6BlackHoleSuccessCounter(nil),
+		swarm.WithDialRanker(rankDials),
 	)
 	if err != nil {
 		return nil, err
@@ -110,6 +115,7 @@ func (h *host) addTransports(cfg Config, key crypto.PrivKey, limits network.Reso
 	if err != nil {
 		return err
 	}
+	h.upgrader = up
 	// Without SO_REUSEPORT an address in use is an error, and not a second daemon that shares the connections.
 	overTCP, err := tcp.NewTCPTransport(guardedUpgrader{up, pending}, limits, nil, tcp.DisableReuseport())
 	if err != nil {

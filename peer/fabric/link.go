@@ -29,6 +29,9 @@ type link struct {
 
 	mu      sync.Mutex
 	learned []ma.Multiaddr      // from its record
+	relays  []crdt.NodeID       // through which it says that it is reached
+	detours []crdt.NodeID       // relays of ours, tried when all else had failed
+	punch   puncher             // getting from a relay to a direct connection
 	conns   []*conn             // open connections, oldest first
 	speaks  map[string]struct{} // protocols it has accepted since it was last unconnected
 	out     outbox
@@ -40,8 +43,10 @@ type conn struct {
 	network.Conn
 	ctx     context.Context // over when it closes
 	cancel  context.CancelFunc
-	quic    *quic.Conn // nil: it is not QUIC
-	session *Session   // nil: it is not QUIC; under the lock of the link
+	quic    *quic.Conn  // nil: it is not QUIC
+	session *Session    // nil: it is not QUIC; under the lock of the link
+	via     crdt.NodeID // the relay that it goes through; zero: it is direct
+	life    life        // under the lock of the link
 }
 
 // linkTo returns the link with id, making it if need be.
@@ -69,7 +74,7 @@ func (f *Fabric) forgetIdle(l *link) {
 	defer f.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.conns) == 0 && len(l.learned) == 0 && !l.out.draining && f.links[l.id] == l {
+	if len(l.conns) == 0 && len(l.learned) == 0 && len(l.relays) == 0 && !l.out.draining && f.links[l.id] == l {
 		delete(f.links, l.id)
 	}
 }
@@ -89,6 +94,7 @@ func (f *Fabric) connected(_ network.Network, nc network.Conn) {
 		return
 	}
 	c := &conn{Conn: nc}
+	c.via, _ = relayOf(nc.RemoteMultiaddr())
 	c.ctx, c.cancel = context.WithCancel(f.ctx)
 	if !nc.As(&c.quic) {
 		c.quic = nil
@@ -102,8 +108,9 @@ func (f *Fabric) connected(_ network.Network, nc network.Conn) {
 	l.mu.Unlock()
 	if c.quic != nil {
 		f.running.Go(func() { f.receiveQUIC(id, c) })
-		f.sessionWatch.wake()
 	}
+	f.sessionWatch.wake()
+	f.improve(l)
 	f.log.Debug("connected", "peer", id, "addr", nc.RemoteMultiaddr(), "inbound", nc.Stat().Direction == network.DirInbound)
 }
 
@@ -187,7 +194,7 @@ func (f *Fabric) usable(id crdt.NodeID, s string) ma.Multiaddr {
 			a = nil
 		}
 	}
-	if err != nil || len(a) == 0 || f.host.TransportForDialing(a) == nil && !isNamed(a) {
+	if err != nil || len(a) == 0 || f.host.TransportForDialing(a) == nil && !isNamed(a) || a[0].Protocol().Code == ma.P_P2P {
 		f.log.Debug("address not usable", "peer", id, "addr", s, "err", err)
 		return nil
 	}
@@ -209,20 +216,51 @@ func (l *link) connected() bool {
 	return len(l.conns) > 0
 }
 
-// byWorth lists the connections, that to use first: the newest. The caller holds the lock.
+// byWorth lists the connections, that to use first: those that answer before those that do not (see life), direct before
+// relayed, QUIC before TCP, new before old. The caller holds the lock.
 func (l *link) byWorth() []*conn {
 	out := slices.Clone(l.conns)
 	slices.Reverse(out)
+	slices.SortStableFunc(out, func(a, b *conn) int { return cmp.Compare(a.worth(), b.worth()) })
 	return out
 }
 
-// bestQUIC returns the QUIC connection to use; nil: there is none.
+// worth is lower for better connections.
+func (c *conn) worth() int {
+	w := 0
+	if c.life.suspect {
+		w += 4
+	}
+	if c.relayed() {
+		w += 2
+	} else if c.quic == nil {
+		w++
+	}
+	return w
+}
+
+// relayed reports whether the connection goes through a relay.
+func (c *conn) relayed() bool { return !c.via.IsZero() }
+
+// usable lists the connections for new streams, that to use first; direct: without those through relays, and those that
+// do not answer.
+func (l *link) usable(direct bool) []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.DeleteFunc(l.byWorth(), func(c *conn) bool { return c.IsClosed() || direct && (c.relayed() || c.life.suspect) })
+}
+
+// bestQUIC returns the QUIC connection to use; nil: there is none, or only one that does not answer while another
+// connection does.
 func (l *link) bestQUIC() *quic.Conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range l.byWorth() {
-		if c.quic != nil && c.quic.Context().Err() == nil {
+		switch {
+		case c.quic != nil && c.quic.Context().Err() == nil:
 			return c.quic
+		case !c.life.suspect && !c.IsClosed():
+			return nil
 		}
 	}
 	return nil
@@ -254,7 +292,9 @@ type Link struct {
 	Streams   int
 	Standing  Standing
 	RTT       time.Duration // 0: not measured
-	Transport string        // "quic" or "tcp"
+	Transport string        // "quic", "tcp" or "relay"
+	Relay     crdt.NodeID   // the member it goes through; zero: none
+	Silent    bool          // it does not answer at present
 }
 
 // Links lists the open connections, by peer and age.
@@ -269,6 +309,10 @@ func (f *Fabric) Links() []Link {
 		if _, udp := l.Addr.(*net.UDPAddr); udp {
 			l.Transport = "quic"
 		}
+		if via, ok := relayOf(c.RemoteMultiaddr()); ok {
+			l.Transport, l.Relay = "relay", via
+		}
+		l.Silent = f.silent(id, c)
 		out = append(out, l)
 	}
 	slices.SortFunc(out, func(a, b Link) int {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -213,7 +214,7 @@ func (f *Fabric) Addrs() []string {
 			f.log.Warn("cannot list the addresses of this machine", "err", err)
 			all = f.host.ListenAddresses()
 		}
-		addrs = reachable(all, f.cfg.Hidden)
+		addrs = reachable(ownAddrs(all), f.cfg.Hidden)
 	}
 	out := make([]string, 0, len(addrs))
 	for _, a := range addrs {
@@ -243,8 +244,13 @@ func reachable(all []ma.Multiaddr, hidden func(netip.Addr) bool) []ma.Multiaddr 
 
 // Port returns the port listened on (of the first address, where several are configured).
 func (f *Fabric) Port() int {
-	for _, a := range f.host.ListenAddresses() {
+	for _, a := range ownAddrs(f.host.ListenAddresses()) {
 		return portOf(a)
 	}
 	return 0
+}
+
+// ownAddrs leaves out that circuits are listened for, which is no address.
+func ownAddrs(all []ma.Multiaddr) []ma.Multiaddr {
+	return slices.DeleteFunc(slices.Clone(all), circuitEnd.Equal)
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	mss "github.com/multiformats/go-multistream"
@@ -114,14 +113,15 @@ func (f *Fabric) connContext(id crdt.NodeID, nc network.Conn) context.Context {
 // The first stream of a protocol waits a round trip for the peer's consent; later ones on the same connection do not,
 // and a refusal then comes from Read.
 func (f *Fabric) Open(ctx context.Context, to crdt.NodeID, proto string) (net.Conn, error) {
-	s, err := f.open(ctx, to, proto)
+	s, err := f.open(ctx, to, proto, false)
 	if err != nil {
 		return nil, fmt.Errorf("fabric: open %s to %s: %w", proto, to.Short(), err)
 	}
 	return s, nil
 }
 
-func (f *Fabric) open(ctx context.Context, to crdt.NodeID, proto string) (*stream, error) {
+// open opens a stream; direct: not through a relay.
+func (f *Fabric) open(ctx context.Context, to crdt.NodeID, proto string, direct bool) (*stream, error) {
 	if f.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
@@ -131,15 +131,16 @@ func (f *Fabric) open(ctx context.Context, to crdt.NodeID, proto string) (*strea
 	if err := f.gate.mayReach(to); err != nil {
 		return nil, err
 	}
-	ns, err := f.newStream(ctx, peerIDOf(to))
+	l := f.linkTo(to)
+	ns, err := f.newStream(ctx, l, direct)
 	if err != nil {
+		f.forgetIdle(l)
 		return nil, oneLine(ctx, err)
 	}
 	if err := ns.SetProtocol(protocol.ID(proto)); err != nil {
 		_ = ns.Reset()
 		return nil, err
 	}
-	l := f.linkTo(to)
 	l.mu.Lock()
 	_, known := l.speaks[proto]
 	l.mu.Unlock()
@@ -155,18 +156,36 @@ func (f *Fabric) open(ctx context.Context, to crdt.NodeID, proto string) (*strea
 	return &stream{Stream: ns}, nil
 }
 
-// newStream opens a stream on the best connection, or on a new one. It asks the new connection itself, not the swarm, which
-// would lose the reason when the peer's gate has closed it already.
-func (f *Fabric) newStream(ctx context.Context, p peer.ID) (network.Stream, error) {
-	s, err := f.host.NewStream(network.WithNoDial(ctx, "first"), p)
-	if !errors.Is(err, network.ErrNoConn) {
-		return s, err
+// newStream opens a stream on the best connection, or on a new one. It asks connections itself, not the swarm, which would
+// prefer the one with most streams, dead or not, and lose the reason when the peer's gate has closed a new one already.
+func (f *Fabric) newStream(ctx context.Context, l *link, direct bool) (network.Stream, error) {
+	for _, c := range l.usable(direct) {
+		s, err := c.NewStream(ctx)
+		if err == nil || !c.IsClosed() {
+			return s, err
+		}
 	}
-	c, err := f.host.DialPeer(ctx, p)
+	c, err := f.dial(ctx, l, direct)
 	if err != nil {
 		return nil, err
 	}
 	return c.NewStream(ctx)
+}
+
+// dial connects to a peer: at its own addresses, through its relays, and when all of that fails through this node's.
+func (f *Fabric) dial(ctx context.Context, l *link, direct bool) (network.Conn, error) {
+	p := peerIDOf(l.id)
+	if direct {
+		return f.host.DialPeer(network.WithForceDirectDial(ctx, "to a relay"), p)
+	}
+	c, err := f.host.DialPeer(ctx, p)
+	if err == nil || ctx.Err() != nil || gateSaid(err) != nil || !f.addDetours(l) {
+		return c, err
+	}
+	if c, again := f.host.DialPeer(ctx, p); again == nil {
+		return c, nil
+	}
+	return nil, err
 }
 
 // agree negotiates the protocol of a fresh stream, and resets it when that fails.

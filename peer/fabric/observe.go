@@ -1,0 +1,408 @@
+package fabric
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"vcpeer/crdt"
+)
+
+const (
+	observeWithin   = 3 * time.Second        // from a member's first answer to its last
+	packetGap       = 200 * time.Millisecond // between the repetitions of a packet that may be lost
+	packetTries     = 3
+	backTimeout     = 1500 * time.Millisecond // for a TCP connection back
+	observersPerID  = 2 * time.Second         // a member is dialled back at most this often
+	maxObserving    = 16                      // questions answered at once
+	maxSeenPerNonce = 4                       // addresses that one question may come from: it has two families
+)
+
+// observation is what one member said of this node.
+type observation struct {
+	by      crdt.NodeID
+	rtt     time.Duration // of packets; where none came back of the stream
+	stream  netip.AddrPort
+	v4, v6  familySeen
+	dialled bool // it dialled back
+}
+
+// familySeen is what was found of one address family.
+type familySeen struct {
+	asked bool           // packets were sent there
+	at    netip.AddrPort // where they were seen from; not valid: none came back, UDP does not pass
+	back  bool           // a packet from a socket this node had not sent to came in
+	tcp   bool           // a TCP connection came in
+	tried bool           // that was tried
+}
+
+// observing is one question under way, on the asker's side.
+type observing struct {
+	mu    sync.Mutex
+	began time.Time
+	o     *observation
+	got   chan struct{} // holds something when anything has come
+}
+
+// observers answers others' questions and keeps this node's own.
+type observers struct {
+	f *Fabric
+
+	mu     sync.Mutex
+	mine   map[nonce]*observing
+	others map[nonce]*asked
+	last   map[crdt.NodeID]time.Time // when a member was last dialled back
+	reply  chan reachReply
+}
+
+// asked is one question under way, on the observer's side.
+type asked struct {
+	seen []netip.AddrPort
+	more chan netip.AddrPort // new ones of seen
+}
+
+type reachReply struct {
+	local, to netip.AddrPort
+	b         []byte
+}
+
+func newObservers(f *Fabric) *observers {
+	o := &observers{
+		f: f, mine: map[nonce]*observing{}, others: map[nonce]*asked{}, last: map[crdt.NodeID]time.Time{},
+		reply: make(chan reachReply, 64),
+	}
+	return o
+}
+
+// start takes part in both roles.
+func (o *observers) start() {
+	h := o.onPacket
+	o.f.sockets.own.Store(&h)
+	o.f.Handle(reachProtocol, o.serve)
+	o.f.running.Go(func() {
+		for {
+			select {
+			case <-o.f.ctx.Done():
+				return
+			case r := <-o.reply:
+				_ = o.f.SendPackets(r.local, r.to, r.b, len(r.b)) // lost, as any packet may be
+			}
+		}
+	})
+}
+
+// onPacket is called by the goroutine that reads the socket.
+func (o *observers) onPacket(from, local netip.AddrPort, b []byte) {
+	kind, n, at, ok := parseReachPacket(b)
+	if !ok {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if kind == kindAsk {
+		if a := o.others[n]; a != nil {
+			a.takeLocked(from)
+			select {
+			case o.reply <- reachReply{local, from, reachPacket(kindSeen, n, from)}:
+			default:
+			}
+		}
+		return
+	}
+	q := o.mine[n]
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	f := &q.o.v6
+	if local.Addr().Is4() {
+		f = &q.o.v4
+	}
+	switch {
+	case kind == kindBack:
+		f.back = true
+	case !f.at.IsValid():
+		f.at = at
+		if q.o.rtt == 0 {
+			q.o.rtt = time.Since(q.began)
+		}
+	}
+	select {
+	case q.got <- struct{}{}:
+	default:
+	}
+}
+
+func (a *asked) takeLocked(from netip.AddrPort) {
+	if !slices.Contains(a.seen, from) && len(a.seen) < maxSeenPerNonce {
+		a.seen = append(a.seen, from)
+		a.more <- from // has room for all
+	}
+}
+
+// serve answers a question.
+func (o *observers) serve(ctx context.Context, from crdt.NodeID, c net.Conn) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(negotiateTimeout))
+	var ask reachAsk
+	if err := readMessage(c, &ask); err != nil {
+		return
+	}
+	n, err := ask.nonce()
+	if err != nil {
+		return
+	}
+	answer := reachSeen{}
+	if at := socketOf(c.RemoteAddr()).at; at.IsValid() {
+		answer.Addr, _ = at.MarshalBinary() // cannot fail
+	}
+	q, dial := o.enter(from, n)
+	if q == nil {
+		answer.Busy = true
+	} else {
+		defer o.leave(n)
+	}
+	answer.Busy = !dial
+	if writeMessage(c, answer) != nil || q == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, observeWithin)
+	defer cancel()
+	go func() { // the asker says when it has heard enough
+		_, _ = c.Read(make([]byte, 1))
+		cancel()
+	}()
+	_ = writeMessage(c, o.dialBack(ctx, q, n, dial, socketOf(c.RemoteAddr()), ask.Port))
+}
+
+// enter notes a question; dial: the member may be dialled back.
+func (o *observers) enter(from crdt.NodeID, n nonce) (q *asked, dial bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	for id, t := range o.last {
+		if now.Sub(t) > observersPerID {
+			delete(o.last, id)
+		}
+	}
+	if len(o.others) >= maxObserving || o.others[n] != nil {
+		return nil, false
+	}
+	_, recently := o.last[from]
+	o.last[from] = now
+	q = &asked{more: make(chan netip.AddrPort, maxSeenPerNonce)}
+	o.others[n] = q
+	return q, !recently
+}
+
+func (o *observers) leave(n nonce) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.others, n)
+}
+
+// dialBack tries to reach the asker where its packets come from, and where its connection does if that is TCP.
+func (o *observers) dialBack(ctx context.Context, q *asked, n nonce, dial bool, conn socket, port uint16) (r reachResult) {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	tried := map[netip.Addr]bool{}
+	tcp := func(ip netip.Addr) {
+		if !dial || port == 0 || tried[ip] {
+			return
+		}
+		tried[ip] = true
+		all.Go(func() {
+			ok := opens(ctx, netip.AddrPortFrom(ip, port))
+			mu.Lock()
+			defer mu.Unlock()
+			if ip.Is4() {
+				r.Tried4, r.TCP4 = true, r.TCP4 || ok
+			} else {
+				r.Tried6, r.TCP6 = true, r.TCP6 || ok
+			}
+		})
+	}
+	if conn.at.IsValid() {
+		tcp(conn.at.Addr())
+	}
+	for {
+		select {
+		case at := <-q.more:
+			tcp(at.Addr())
+			if dial {
+				all.Go(func() { knock(ctx, at, backPacket(n)) })
+			}
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	all.Wait()
+	return r
+}
+
+// opens tries a TCP connection.
+func opens(ctx context.Context, at netip.AddrPort) bool {
+	d := net.Dialer{Timeout: backTimeout}
+	c, err := d.DialContext(context.WithoutCancel(ctx), "tcp", at.String())
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}
+
+// knock sends a packet some times from a socket of its own.
+func knock(ctx context.Context, at netip.AddrPort, b []byte) {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	for range packetTries {
+		_, _ = c.Write(b) // lost, as any packet may be
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(packetGap):
+		}
+	}
+}
+
+// observe asks a member how it sees this node.
+func (o *observers) observe(ctx context.Context, by crdt.NodeID) (observation, error) {
+	ctx, cancel := context.WithTimeout(ctx, observeWithin+negotiateTimeout)
+	defer cancel()
+	s, err := o.f.openDirect(ctx, by, reachProtocol)
+	if err != nil {
+		return observation{}, err
+	}
+	defer s.Reset()
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	defer stop()
+	var n nonce
+	_, _ = rand.Read(n[:]) // never fails
+	began := time.Now()
+	if err := writeMessage(s, reachAsk{Nonce: n[:], Port: uint16(o.f.Port())}); err != nil {
+		return observation{}, err
+	}
+	var seen reachSeen
+	if err := readMessage(s, &seen); err != nil {
+		return observation{}, err
+	}
+	q := &observing{began: time.Now(), o: &observation{by: by, dialled: !seen.Busy}, got: make(chan struct{}, 1)}
+	if err := q.o.stream.UnmarshalBinary(seen.Addr); err != nil && len(seen.Addr) > 0 {
+		return observation{}, fmt.Errorf("%w: %w", errReachMessage, err)
+	}
+	streamRTT := time.Since(began)
+	o.mu.Lock()
+	o.mine[n] = q
+	o.mu.Unlock()
+	defer func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		delete(o.mine, n)
+	}()
+	o.ask(ctx, q, n, by, s)
+	var result reachResult
+	err = readMessage(s, &result)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := *q.o
+	out.v4.tcp, out.v4.tried = result.TCP4, result.Tried4
+	out.v6.tcp, out.v6.tried = result.TCP6, result.Tried6
+	if out.rtt == 0 {
+		out.rtt = streamRTT
+	}
+	return out, err
+}
+
+// ask sends the packets of a question until all is known or it is time.
+func (o *observers) ask(ctx context.Context, q *observing, n nonce, by crdt.NodeID, s *stream) {
+	defer s.CloseWrite()
+	targets := o.packetAddrs(by)
+	q.mu.Lock()
+	for _, to := range targets {
+		if to.Addr().Is4() {
+			q.o.v4.asked = true
+		} else {
+			q.o.v6.asked = true
+		}
+	}
+	q.mu.Unlock()
+	end := time.NewTimer(packetTries*packetGap + backTimeout)
+	defer end.Stop()
+	again := time.NewTicker(packetGap)
+	defer again.Stop()
+	sent := 0
+	send := func() {
+		if sent++; sent <= packetTries {
+			for _, to := range targets {
+				_ = o.f.SendPackets(netip.AddrPort{}, to, askPacket(n), reachPacketBytes) // its family may not work here
+			}
+		}
+	}
+	send()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-end.C:
+			return
+		case <-again.C:
+			send()
+		case <-q.got:
+		}
+		if q.complete() {
+			return
+		}
+	}
+}
+
+// complete reports whether nothing more can come that would tell something new.
+func (q *observing) complete() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, f := range []familySeen{q.o.v4, q.o.v6} {
+		if f.asked && (!f.at.IsValid() || !f.back) {
+			return false
+		}
+	}
+	return true
+}
+
+// packetAddrs are a member's UDP addresses to which packets can be sent: where it is connected, and one of each family of
+// its record.
+func (o *observers) packetAddrs(id crdt.NodeID) (out []netip.AddrPort) {
+	l := o.f.peek(id)
+	if l == nil || o.f.cfg.NoQUIC {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []ma.Multiaddr
+	for _, c := range l.byWorth() {
+		all = append(all, c.RemoteMultiaddr())
+	}
+	for _, a := range slices.Concat(all, l.learned) {
+		na, err := manet.ToNetAddr(withoutQUIC(a))
+		if err != nil {
+			continue
+		}
+		at := socketOf(na)
+		family := func(o netip.AddrPort) bool { return o.Addr().Is4() == at.at.Addr().Is4() }
+		if at.udp && !slices.ContainsFunc(out, family) {
+			out = append(out, at.at)
+		}
+	}
+	return out
+}

@@ -1,0 +1,293 @@
+package fabric
+
+import (
+	"context"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"vcpeer/crdt"
+)
+
+// punchProtocol is how two members that are connected through a relay get a direct connection (after Ford, Srisuresh,
+// Kegel: Peer-to-Peer Communication Across Network Address Translators, 2005). Each says where others see it; the one that
+// asks says go and waits half a round trip, the other dials when it hears that, so that both dial in the same moment and
+// each one's packets open its NAT for the other's. libp2p's own (DCUtR) does the same but refuses private addresses, which
+// are all that a campus network or a provider's NAT may have.
+const punchProtocol = "/vcpeer/punch/1"
+
+const (
+	maxPunchAddrs = 12
+	punchTries    = 3
+	punchDial     = 1500 * time.Millisecond
+	punchTimeout  = 15 * time.Second
+	punchRest     = 30 * time.Second // after all tries failed; then twice as long each time
+	punchRestMax  = 10 * time.Minute
+	maxPunches    = 8 // at once
+)
+
+// puncher is the state of that for one peer, under the lock of its link.
+type puncher struct {
+	busy  bool
+	fails int
+	next  time.Time // not before; zero: at once
+}
+
+// punchMessage is what each side says.
+type punchMessage struct {
+	Addrs []string `cbor:"1,keyasint,omitempty"`
+	Rank  uint8    `cbor:"2,keyasint,omitempty"` // see punchRank
+}
+
+// Ranks tell who dials and who only opens its NAT: the dialling side is the one that is harder to reach.
+const (
+	rankOpen = iota // anybody can dial it
+	rankEasy        // its NAT shows one address to all
+	rankHard        // its NAT shows another to each, or it gets out by TCP only
+)
+
+func (f *Fabric) punchRank() uint8 {
+	r := f.Reach()
+	switch {
+	case r.Open() == Yes:
+		return rankOpen
+	case r.V4.Mapping != PortEach && r.V4.Out != No, r.V6.Mapping == NotMapped:
+		return rankEasy // or not known
+	}
+	return rankHard
+}
+
+// punchAddrs are where this node might be reached: where others see it, and its own addresses, for whoever is behind the
+// same NAT.
+func (f *Fabric) punchAddrs() (out []string) {
+	r := f.Reach()
+	for _, fam := range []FamilyReach{r.V6, r.V4} {
+		for _, at := range fam.Seen[:min(len(fam.Seen), 2)] {
+			out = append(out, multiaddr(at.Addr(), "quic", int(at.Port())).String())
+		}
+	}
+	out = append(append(out, r.Addrs...), f.Addrs()...)
+	slices.Sort(out[min(len(out), 4):]) // keeps equal questions equal
+	return out[:min(len(out), maxPunchAddrs)]
+}
+
+// improve gets a direct connection with a peer that is only reached through a relay, if it is time for that and this node's
+// part to begin.
+func (f *Fabric) improve(l *link) {
+	if slices.Compare(f.self[:], l.id[:]) > 0 || f.ctx.Err() != nil || f.cfg.Standing(l.id) != Member {
+		return
+	}
+	l.mu.Lock()
+	begin := l.onlyRelayed() && !l.punch.busy && !time.Now().Before(l.punch.next)
+	if begin {
+		l.punch.busy = true
+	}
+	l.mu.Unlock()
+	if !begin {
+		return
+	}
+	f.running.Go(func() {
+		f.punches <- struct{}{}
+		err := f.punch(l)
+		<-f.punches
+		l.mu.Lock()
+		l.punch.busy = false
+		if err == nil {
+			l.punch = puncher{}
+		} else {
+			l.punch.next = time.Now().Add(min(punchRest<<min(l.punch.fails, 8), punchRestMax))
+			l.punch.fails++
+		}
+		l.mu.Unlock()
+		f.log.Debug("tried for a direct connection", "peer", l.id, "err", err)
+	})
+}
+
+// onlyRelayed reports whether there are connections and all that work go through relays. The caller holds the lock.
+func (l *link) onlyRelayed() bool {
+	relayed := false
+	for _, c := range l.conns {
+		if c.relayed() {
+			relayed = true
+		} else if !c.life.suspect && !c.IsClosed() {
+			return false
+		}
+	}
+	return relayed
+}
+
+// punch is the part of the side that begins.
+func (f *Fabric) punch(l *link) error {
+	ctx, cancel := context.WithTimeout(f.ctx, punchTimeout)
+	defer cancel()
+	s, err := f.open(ctx, l.id, punchProtocol, false)
+	if err != nil {
+		return err
+	}
+	defer s.Reset()
+	_ = s.SetDeadline(time.Now().Add(punchTimeout))
+	for try := range punchTries {
+		own := punchMessage{f.punchAddrs(), f.punchRank()}
+		began := time.Now()
+		if err := writeMessage(s, own); err != nil {
+			return err
+		}
+		var theirs punchMessage
+		if err := readMessage(s, &theirs); err != nil {
+			return err
+		}
+		rtt := time.Since(began)
+		if _, err := s.Write([]byte{byte(try)}); err != nil {
+			return err
+		}
+		wait := time.NewTimer(rtt / 2)
+		select {
+		case <-ctx.Done():
+		case <-wait.C:
+		}
+		wait.Stop()
+		if err = f.meet(ctx, l, theirs, dials(own.Rank, theirs.Rank, try, true)); err == nil {
+			return nil
+		}
+		if own.Rank == rankHard && theirs.Rank == rankHard {
+			break // nobody knows where the other will come from
+		}
+	}
+	return err
+}
+
+// servePunch is the part of the other side.
+func (f *Fabric) servePunch(ctx context.Context, from crdt.NodeID, c net.Conn) {
+	defer reset(c)
+	l := f.linkTo(from)
+	_ = c.SetDeadline(time.Now().Add(punchTimeout))
+	for range punchTries {
+		var theirs punchMessage
+		if err := readMessage(c, &theirs); err != nil {
+			return
+		}
+		own := punchMessage{f.punchAddrs(), f.punchRank()}
+		if err := writeMessage(c, own); err != nil {
+			return
+		}
+		var try [1]byte
+		if _, err := io.ReadFull(c, try[:]); err != nil {
+			return
+		}
+		if err := f.meet(ctx, l, theirs, dials(own.Rank, theirs.Rank, int(try[0]), false)); err == nil {
+			_, _ = c.Read(try[:]) // until the other side has seen it too
+			return
+		}
+	}
+}
+
+// dials reports whether this side dials, and the other one opens its NAT: exactly one of the two does.
+func dials(own, theirs uint8, try int, began bool) bool {
+	if own != theirs {
+		return own > theirs == (try != 1) // the second try is the other way round
+	}
+	return began == (try%2 == 0)
+}
+
+// meet dials the peer at its addresses while the peer does the same. TCP is tried only where QUIC did not do and the peer
+// can be dialled by anybody.
+func (f *Fabric) meet(ctx context.Context, l *link, theirs punchMessage, client bool) error {
+	var quic, tcp []ma.Multiaddr
+	for _, s := range theirs.Addrs[:min(len(theirs.Addrs), maxPunchAddrs)] {
+		a := f.usable(l.id, s)
+		switch {
+		case a == nil || isNamed(a) || !f.gate.InterceptAddrDial(peerIDOf(l.id), a):
+		case isQUIC(a):
+			quic = append(quic, a)
+		case theirs.Rank == rankOpen && client:
+			tcp = append(tcp, a)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, punchDial)
+	defer cancel()
+	err := f.dialPast(network.WithSimultaneousConnect(ctx, client, "punch"), l, quic, 0)
+	if err != nil && len(tcp) > 0 {
+		ctx, cancel := context.WithTimeout(f.ctx, punchDial)
+		defer cancel()
+		err = f.dialPast(ctx, l, tcp, 0)
+	}
+	return err
+}
+
+func isQUIC(a ma.Multiaddr) bool {
+	_, err := a.ValueForProtocol(ma.P_QUIC_V1)
+	return err == nil
+}
+
+// dialPast dials the peer at each of addrs, gap after gap, past the swarm, which would not do so while there is another
+// connection, and returns when there is a direct connection that works, from here or from there.
+func (f *Fabric) dialPast(ctx context.Context, l *link, addrs []ma.Multiaddr, gap time.Duration) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changed, stop := f.sessionWatch.add()
+	defer stop()
+	results := make(chan error, len(addrs))
+	var once sync.Mutex // one connection is enough
+	have := false
+	for i, a := range addrs {
+		go func() {
+			t := f.host.TransportForDialing(a)
+			if t == nil || sleep(ctx, time.Duration(i)*gap) != nil {
+				results <- errNoDirect
+				return
+			}
+			c, err := t.Dial(ctx, a, peerIDOf(l.id))
+			if err == nil {
+				once.Lock()
+				if have {
+					c.Close()
+				} else {
+					have = true
+					f.circuits.adopt(c)
+				}
+				once.Unlock()
+			}
+			results <- err
+		}()
+	}
+	var last error = errNoDirect
+	for failed := 0; failed < len(addrs) && !l.isDirect(); {
+		select {
+		case <-ctx.Done():
+			return oneLine(ctx, last)
+		case <-changed:
+		case err := <-results:
+			if err != nil {
+				failed++
+				last = err
+			}
+		}
+	}
+	if l.isDirect() {
+		return nil
+	}
+	return last
+}
+
+// sleep waits; the error is the context's.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
+
+// isDirect reports whether there is a direct connection that works.
+func (l *link) isDirect() bool { return len(l.usable(true)) > 0 }

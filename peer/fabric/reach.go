@@ -1,0 +1,545 @@
+package fabric
+
+import (
+	"context"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"vcpeer/crdt"
+	"vcpeer/peer/fabric/relay"
+)
+
+// Neighbour is a member as far as it concerns how this node is reached: one that can be asked, or can relay.
+type Neighbour struct {
+	ID    crdt.NodeID
+	Site  crdt.SiteID
+	Known bool // it has said whether it can be dialled
+	Open  bool // it can
+}
+
+// Answer is what is known of a question.
+type Answer uint8
+
+// The answers.
+const (
+	Unknown Answer = iota
+	No
+	Yes
+)
+
+func (a Answer) String() string { return [...]string{"unknown", "no", "yes"}[a] }
+
+// Mapping is how a NAT chooses the address that others see.
+type Mapping uint8
+
+// Mappings. SamePort is what hole punching needs on at least one side.
+const (
+	MappingUnknown Mapping = iota
+	NotMapped              // the address is this machine's own
+	SamePort               // one address for all others
+	PortEach               // another for each ("symmetric")
+)
+
+func (m Mapping) String() string {
+	return [...]string{"unknown", "none", "same for all", "another for each"}[m]
+}
+
+// FamilyReach is what is known of one address family.
+type FamilyReach struct {
+	Out     Answer           // this node gets out by UDP
+	Seen    []netip.AddrPort // as others see it, each once
+	Mapping Mapping
+	UDP     Answer // it can be dialled by UDP without having sent anything there
+	TCP     Answer // by TCP
+}
+
+// Open reports whether anybody can open a connection to this node by this family.
+func (r FamilyReach) Open() bool { return r.UDP == Yes || r.TCP == Yes }
+
+// Place is a relay in use.
+type Place struct {
+	Relay crdt.NodeID
+	RTT   time.Duration
+	Since time.Time
+}
+
+// Reach says how this node is reached.
+type Reach struct {
+	Asked  int // members that have told how they see it
+	V4, V6 FamilyReach
+	Places []Place  // at relays; the nearest first
+	Addrs  []string // multiaddrs beside those of Addrs that were found to work
+}
+
+// Open reports whether others can dial this node: Unknown until somebody has tried.
+func (r Reach) Open() Answer {
+	switch {
+	case r.V4.Open() || r.V6.Open():
+		return Yes
+	case r.Asked == 0:
+		return Unknown
+	}
+	return No
+}
+
+const (
+	wantPlaces    = 2
+	maxObservers  = 4                // asked in one round
+	observeEvery  = 2 * time.Minute  // while all is well
+	observeSoon   = 5 * time.Second  // while fewer than two have answered
+	observationOK = 10 * time.Minute // an observation that was not repeated is old after this
+	placeRetry    = 2 * time.Second  // after a relay was lost or refused; then longer
+	placeRetryMax = time.Minute
+)
+
+// reacher finds out how this node is reached, and keeps places at relays while others cannot dial it. What run uses is
+// run's own.
+type reacher struct {
+	f       *Fabric
+	ask     *observers
+	wake    chan struct{} // holds something when there is news
+	results chan []observation
+	walled  bool // nobody gets in: a test's NAT
+	places  chan placeNews
+
+	mu         sync.Mutex
+	neighbours []Neighbour
+	reach      Reach
+	watch      watchers
+
+	seen      map[crdt.NodeID]observation
+	seenAt    map[crdt.NodeID]time.Time
+	held      map[crdt.NodeID]*held
+	failed    map[crdt.NodeID]failure
+	observing bool
+	due       time.Time
+	local     []netip.Addr
+}
+
+type held struct {
+	cancel  context.CancelFunc
+	rtt     time.Duration
+	granted time.Time
+}
+
+type failure struct {
+	times int
+	until time.Time
+}
+
+type placeNews struct {
+	relay crdt.NodeID
+	rtt   time.Duration
+	err   error // the place is lost
+}
+
+func newReacher(f *Fabric) *reacher {
+	return &reacher{
+		f: f, ask: newObservers(f), wake: make(chan struct{}, 1), results: make(chan []observation, 1), places: make(chan placeNews, 16),
+		seen: map[crdt.NodeID]observation{}, seenAt: map[crdt.NodeID]time.Time{}, held: map[crdt.NodeID]*held{}, failed: map[crdt.NodeID]failure{},
+	}
+}
+
+// SetNeighbours says which members there are, this node among them for its site. Without it this node asks nobody and has no relays.
+func (f *Fabric) SetNeighbours(n []Neighbour) {
+	r := f.reacher
+	r.mu.Lock()
+	changed := !slices.Equal(r.neighbours, n)
+	r.neighbours = slices.Clone(n)
+	r.mu.Unlock()
+	if changed {
+		r.poke()
+	}
+}
+
+// Reach returns how this node is reached, as far as is known.
+func (f *Fabric) Reach() Reach {
+	f.reacher.mu.Lock()
+	defer f.reacher.mu.Unlock()
+	return f.reacher.reach
+}
+
+// WatchReach returns a channel that holds something after Reach has changed, other than by a round trip time.
+func (f *Fabric) WatchReach() (changed <-chan struct{}, stop func()) { return f.reacher.watch.add() }
+
+// heldRelays lists the relays at which this node has places.
+func (f *Fabric) heldRelays() (ids []crdt.NodeID) {
+	for _, p := range f.Reach().Places {
+		ids = append(ids, p.Relay)
+	}
+	return ids
+}
+
+func (r *reacher) poke() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run looks after it all until the fabric closes.
+func (r *reacher) run() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.f.ctx.Done():
+			return
+		case <-tick.C:
+		case <-r.wake:
+		case obs := <-r.results:
+			r.observing = false
+			for _, o := range obs {
+				r.seen[o.by], r.seenAt[o.by] = o, time.Now()
+			}
+		case p := <-r.places:
+			r.place(p)
+		}
+		r.round(time.Now())
+	}
+}
+
+func (r *reacher) round(now time.Time) {
+	if local := localAddrs(r.f.cfg.Hidden); !slices.Equal(local, r.local) {
+		if r.local != nil { // another network: nothing that was seen is true any more
+			clear(r.seen)
+			clear(r.failed)
+			r.due = time.Time{}
+		}
+		r.local = local
+	}
+	r.mu.Lock()
+	neighbours := r.neighbours
+	r.mu.Unlock()
+	for id, t := range r.seenAt {
+		if now.Sub(t) > observationOK || !slices.ContainsFunc(neighbours, func(n Neighbour) bool { return n.ID == id }) {
+			delete(r.seen, id)
+			delete(r.seenAt, id)
+		}
+	}
+	r.publish()
+	r.choose(neighbours, now)
+	r.observe(neighbours, now)
+}
+
+// observe starts a round of questions when it is time.
+func (r *reacher) observe(neighbours []Neighbour, now time.Time) {
+	if r.observing || now.Before(r.due) {
+		return
+	}
+	ids := r.observersOf(neighbours)
+	if len(ids) == 0 {
+		return
+	}
+	r.observing = true
+	r.due = now.Add(observeEvery)
+	if len(r.seen) < 2 {
+		r.due = now.Add(observeSoon)
+	}
+	r.f.running.Go(func() {
+		out := make([]observation, len(ids))
+		var all sync.WaitGroup
+		for i, id := range ids {
+			all.Go(func() {
+				if o, err := r.ask.observe(r.f.ctx, id); err == nil {
+					out[i] = o
+				} else {
+					r.f.log.Debug("nothing observed", "peer", id, "err", err)
+				}
+			})
+		}
+		all.Wait()
+		select {
+		case r.results <- slices.DeleteFunc(out, func(o observation) bool { return o.by.IsZero() }):
+		case <-r.f.ctx.Done():
+		}
+	})
+}
+
+// observersOf picks whom to ask: first those that can be relays, then those that are connected, not of this site if there
+// are others, and those asked longest ago first.
+func (r *reacher) observersOf(neighbours []Neighbour) (ids []crdt.NodeID) {
+	own := r.ownSite(neighbours)
+	rank := func(n Neighbour) int {
+		w := 0
+		if n.Site == own {
+			w += 4
+		}
+		if !n.Open && !r.dialled(n.ID) {
+			w += 2
+		}
+		if _, ok := r.seen[n.ID]; ok {
+			w++
+		}
+		return w
+	}
+	all := slices.Clone(neighbours)
+	slices.SortStableFunc(all, func(a, b Neighbour) int { return rank(a) - rank(b) })
+	for _, n := range all {
+		if n.ID == r.f.self {
+			continue
+		}
+		l := r.f.peek(n.ID)
+		if n.Open || l != nil && len(l.usable(true)) > 0 {
+			ids = append(ids, n.ID)
+		}
+		if len(ids) == maxObservers {
+			break
+		}
+	}
+	return ids
+}
+
+// dialled reports whether this node has dialled the member at an address of its record, so that others can do so as well.
+func (r *reacher) dialled(id crdt.NodeID) bool {
+	l := r.f.peek(id)
+	if l == nil {
+		return false
+	}
+	for _, c := range l.usable(true) {
+		l.mu.Lock()
+		ok := c.Stat().Direction == network.DirOutbound && slices.ContainsFunc(l.learned, c.RemoteMultiaddr().Equal)
+		l.mu.Unlock()
+		if ok {
+			return true
+		}
+	}
+	return false
+}
+
+// choose starts and ends places.
+func (r *reacher) choose(neighbours []Neighbour, now time.Time) {
+	want := map[crdt.NodeID]bool{}
+	if r.Reach().Open() != Yes {
+		var near, same []relay.Candidate
+		own := r.ownSite(neighbours)
+		for _, n := range neighbours {
+			if n.ID == r.f.self || !(n.Open || !n.Known && r.dialled(n.ID)) || now.Before(r.failed[n.ID].until) {
+				continue
+			}
+			c := relay.Candidate{ID: n.ID, Site: n.Site, RTT: r.seen[n.ID].rtt}
+			if h := r.held[n.ID]; h != nil {
+				c.Held = true
+				if h.rtt > 0 {
+					c.RTT = h.rtt
+				}
+			}
+			if n.Site == own && !own.IsZero() {
+				same = append(same, c) // shares this site's fate, and its NAT
+			} else {
+				near = append(near, c)
+			}
+		}
+		if len(near) == 0 {
+			near = same
+		}
+		for _, id := range relay.Choose(near, wantPlaces) {
+			want[id] = true
+		}
+	}
+	for id, h := range r.held {
+		if !want[id] {
+			h.cancel()
+			delete(r.held, id)
+			r.f.Keep(id, "relay", false)
+		}
+	}
+	for id := range want {
+		if r.held[id] == nil {
+			r.hold(id)
+		}
+	}
+}
+
+func (r *reacher) hold(id crdt.NodeID) {
+	ctx, cancel := context.WithCancel(r.f.ctx)
+	r.held[id] = &held{cancel: cancel}
+	r.f.Keep(id, "relay", true)
+	tell := func(n placeNews) {
+		select {
+		case r.places <- n:
+		case <-ctx.Done():
+		}
+	}
+	r.f.running.Go(func() {
+		dial, done := context.WithTimeout(ctx, backgroundDialTime)
+		s, err := r.f.openDirect(dial, id, relay.Protocol)
+		done()
+		if err == nil {
+			err = relay.Hold(ctx, s, func(rtt time.Duration) { tell(placeNews{relay: id, rtt: rtt}) })
+			if ctx.Err() == nil && err != nil {
+				r.f.closeSilent(s.Conn())
+			}
+		}
+		tell(placeNews{relay: id, err: err})
+	})
+}
+
+// place takes note of a place.
+func (r *reacher) place(p placeNews) {
+	h := r.held[p.relay]
+	if h == nil {
+		return
+	}
+	if p.err == nil {
+		h.rtt = p.rtt
+		if h.granted.IsZero() {
+			h.granted = time.Now()
+			delete(r.failed, p.relay)
+			r.f.log.Debug("a place at a relay", "relay", p.relay, "rtt", p.rtt)
+		}
+		return
+	}
+	h.cancel()
+	delete(r.held, p.relay)
+	r.f.Keep(p.relay, "relay", false)
+	fail := r.failed[p.relay]
+	fail.until = time.Now().Add(min(placeRetry<<min(fail.times, 8), placeRetryMax))
+	fail.times++
+	r.failed[p.relay] = fail
+	r.due = time.Time{} // the network may be another
+	r.f.log.Info("a relay is lost", "relay", p.relay, "err", p.err)
+}
+
+// ownSite is the site of this node, which is among the neighbours; zero: it is not known.
+func (r *reacher) ownSite(neighbours []Neighbour) crdt.SiteID {
+	for _, n := range neighbours {
+		if n.ID == r.f.self {
+			return n.Site
+		}
+	}
+	return crdt.SiteID{}
+}
+
+// Reach returns what was last published.
+func (r *reacher) Reach() Reach {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reach
+}
+
+// publish draws the conclusions.
+func (r *reacher) publish() {
+	next := r.conclude()
+	r.mu.Lock()
+	old := r.reach
+	r.reach = next
+	r.mu.Unlock()
+	r.f.natted.Store(next.Open() == No)
+	r.f.relay.Accept(next.Open() != No)
+	if !alike(old, next) {
+		r.watch.wake()
+	}
+}
+
+// alike compares what concerns others.
+func alike(a, b Reach) bool {
+	same := func(p, q Place) bool { return p.Relay == q.Relay }
+	family := func(f, g FamilyReach) bool {
+		return f.Out == g.Out && f.UDP == g.UDP && f.TCP == g.TCP && f.Mapping == g.Mapping && slices.Equal(f.Seen, g.Seen)
+	}
+	return slices.EqualFunc(a.Places, b.Places, same) && family(a.V4, b.V4) && family(a.V6, b.V6) && a.Open() == b.Open() && slices.Equal(a.Addrs, b.Addrs)
+}
+
+// conclude makes one picture of all observations. The places are in the order of their IDs, so that round trip times that
+// swing do not make news.
+func (r *reacher) conclude() Reach {
+	out := Reach{Asked: len(r.seen)}
+	var v4, v6 []familySeen
+	for _, id := range slices.SortedFunc(maps.Keys(r.seen), func(a, b crdt.NodeID) int { return slices.Compare(a[:], b[:]) }) {
+		o := r.seen[id]
+		v4, v6 = append(v4, o.v4), append(v6, o.v6)
+	}
+	out.V4, out.V6 = concludeFamily(v4, r.local), concludeFamily(v6, r.local)
+	if r.walled {
+		out.V4.UDP, out.V4.TCP, out.V6.UDP, out.V6.TCP = No, No, No, No
+	}
+	for _, f := range []FamilyReach{out.V4, out.V6} {
+		if f.Mapping != SamePort || !f.Open() || len(r.f.announce) > 0 {
+			continue
+		}
+		if f.UDP == Yes {
+			out.Addrs = append(out.Addrs, multiaddr(f.Seen[0].Addr(), "quic", int(f.Seen[0].Port())).String())
+		}
+		if f.TCP == Yes {
+			for _, kind := range r.f.transports() { // whoever forwards the one port forwards the other, in all likelihood
+				out.Addrs = append(out.Addrs, multiaddr(f.Seen[0].Addr(), kind, r.f.Port()).String())
+			}
+		}
+	}
+	for id, h := range r.held {
+		if !h.granted.IsZero() {
+			out.Places = append(out.Places, Place{id, h.rtt, h.granted})
+		}
+	}
+	slices.SortFunc(out.Places, func(a, b Place) int { return slices.Compare(a.Relay[:], b.Relay[:]) })
+	return out
+}
+
+// concludeFamily joins what several members saw.
+func concludeFamily(all []familySeen, local []netip.Addr) (r FamilyReach) {
+	back := 0
+	for _, s := range all {
+		if s.asked {
+			r.Out = max(r.Out, No)
+		}
+		if s.at.IsValid() {
+			r.Out = Yes
+			if !slices.Contains(r.Seen, s.at) {
+				r.Seen = append(r.Seen, s.at)
+			}
+			r.UDP = max(r.UDP, No)
+		}
+		if s.back {
+			back++
+		}
+		if s.tried {
+			r.TCP = max(r.TCP, No)
+		}
+		if s.tcp {
+			r.TCP = Yes
+		}
+	}
+	seen := 0
+	for _, s := range all {
+		if s.at.IsValid() {
+			seen++
+		}
+	}
+	switch {
+	case seen == 0:
+	case slices.ContainsFunc(r.Seen, func(a netip.AddrPort) bool { return slices.Contains(local, a.Addr()) }):
+		r.Mapping = NotMapped
+	case len(r.Seen) > 1:
+		r.Mapping = PortEach
+	case seen > 1:
+		r.Mapping = SamePort
+	}
+	// Through a NAT, a packet from another port of somebody who was sent to proves little: many let that in, and nobody
+	// else's. What nobody was sent to, as a TCP port, is a proof.
+	if r.Mapping == NotMapped && back > 0 {
+		r.UDP = Yes
+	}
+	return r
+}
+
+// localAddrs lists the addresses of this machine, in order.
+func localAddrs(hidden func(netip.Addr) bool) (out []netip.Addr) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLinkLocalUnicast() && !hidden(p.Addr()) {
+			out = append(out, p.Addr())
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}

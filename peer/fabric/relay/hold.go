@@ -1,0 +1,58 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+const (
+	holdEvery = 2 * time.Second // a member's word that it is still there …
+	holdWait  = 4 * time.Second // … which is answered in this time, or the relay is lost
+)
+
+// Hold keeps a place at the relay at the other end of c until ctx ends or the relay is lost, and closes c. got is called
+// when the place is granted and then with every measured round trip.
+func Hold(ctx context.Context, c Stream, got func(rtt time.Duration)) error {
+	stop := context.AfterFunc(ctx, func() { _ = c.Reset() })
+	defer stop()
+	defer c.Close()
+	err := hold(c, got)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	_ = c.Reset()
+	return fmt.Errorf("relay: place: %w", err)
+}
+
+func hold(c Stream, got func(rtt time.Duration)) error {
+	began := time.Now()
+	_ = c.SetDeadline(began.Add(askTimeout))
+	if _, err := c.Write([]byte{askHold}); err != nil {
+		return err
+	}
+	if err := readStatus(c); err != nil {
+		return err
+	}
+	got(time.Since(began))
+	tick := time.NewTicker(holdEvery)
+	defer tick.Stop()
+	var b [1]byte
+	for n := byte(0); ; n++ {
+		began := time.Now()
+		_ = c.SetDeadline(began.Add(holdWait))
+		if _, err := c.Write([]byte{n}); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c, b[:]); err != nil {
+			return err
+		}
+		if b[0] != n {
+			return errors.New("the relay answers what was not said")
+		}
+		got(time.Since(began))
+		<-tick.C
+	}
+}
