@@ -86,6 +86,7 @@ func (d *Daemon) startNode(ctx context.Context, records *replica.Replica, net *f
 	n.tasks.Go(func() { n.followRecords(runCtx) })
 	n.tasks.Go(func() { n.followMembers(runCtx) })
 	n.tasks.Go(func() { n.watchStanding(runCtx) })
+	n.tasks.Go(func() { n.keepReach(runCtx) })
 	return n, nil
 }
 
@@ -105,7 +106,7 @@ func (n *node) startGossip(d *Daemon) (err error) {
 	}
 	n.spread, err = spread.Start(spread.Config{
 		Fabric: n.fabric, Store: listeningStore{n.replica, n.directory.touch}, Peers: n.members.Alive, Near: n.sameSite, Log: n.log,
-		Urgent: func(entry []byte) bool { return crdt.EphemeralKind(entry) == linksKind },
+		Urgent: func(entry []byte) bool { return urgentKind(crdt.EphemeralKind(entry)) },
 		Linked: func(id crdt.NodeID) bool { _, ok := n.fabric.RTT(id); return ok },
 	})
 	return err

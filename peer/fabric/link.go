@@ -29,6 +29,7 @@ type link struct {
 
 	mu      sync.Mutex
 	learned []ma.Multiaddr      // from its record
+	found   []ma.Multiaddr      // beside those, where others have seen that it can be reached
 	relays  []crdt.NodeID       // through which it says that it is reached
 	detours []crdt.NodeID       // relays of ours, tried when all else had failed
 	punch   puncher             // getting from a relay to a direct connection
@@ -74,9 +75,14 @@ func (f *Fabric) forgetIdle(l *link) {
 	defer f.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.conns) == 0 && len(l.learned) == 0 && len(l.relays) == 0 && !l.out.draining && f.links[l.id] == l {
+	if len(l.conns) == 0 && len(l.learned) == 0 && len(l.found) == 0 && len(l.relays) == 0 && !l.out.draining && f.links[l.id] == l {
 		delete(f.links, l.id)
 	}
+}
+
+// knows reports whether a is one of the peer's addresses that anybody can dial. The caller holds the lock.
+func (l *link) knows(a ma.Multiaddr) bool {
+	return slices.ContainsFunc(l.learned, a.Equal) || slices.ContainsFunc(l.found, a.Equal)
 }
 
 // connected is libp2p's notice of a new connection. It comes before any of its streams and must not wait.
@@ -160,6 +166,19 @@ func (f *Fabric) Learn(id crdt.NodeID, addrs []string) {
 	if id == f.self || id.IsZero() {
 		return
 	}
+	f.learn(id, addrs, func(l *link) *[]ma.Multiaddr { return &l.learned })
+}
+
+// LearnFound is Learn for addresses that are not of the peer's own choice: where its NAT was found to let anybody in. The
+// two do not touch one another.
+func (f *Fabric) LearnFound(id crdt.NodeID, addrs []string) {
+	if id == f.self || id.IsZero() {
+		return
+	}
+	f.learn(id, addrs, func(l *link) *[]ma.Multiaddr { return &l.found })
+}
+
+func (f *Fabric) learn(id crdt.NodeID, addrs []string, in func(*link) *[]ma.Multiaddr) {
 	var good []ma.Multiaddr
 	for _, s := range addrs {
 		if a := f.usable(id, s); a != nil && len(good) < maxAddrsPerPeer {
@@ -168,16 +187,17 @@ func (f *Fabric) Learn(id crdt.NodeID, addrs []string) {
 	}
 	l := f.linkTo(id)
 	l.mu.Lock()
-	old := l.learned
+	old := *in(l)
 	changed := !slices.EqualFunc(old, good, ma.Multiaddr.Equal)
-	l.learned = good
+	*in(l) = good
+	all := slices.Concat(l.learned, l.found)
 	if changed {
 		l.out.revive()
 	}
 	l.mu.Unlock()
 	if changed {
 		f.host.Peerstore().SetAddrs(peerIDOf(id), old, 0)
-		f.host.Peerstore().SetAddrs(peerIDOf(id), good, peerstore.PermanentAddrTTL)
+		f.host.Peerstore().SetAddrs(peerIDOf(id), all, peerstore.PermanentAddrTTL)
 		f.host.Backoff().Clear(peerIDOf(id))
 	}
 	f.forgetIdle(l)

@@ -1,6 +1,7 @@
 package fabric
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -209,18 +210,30 @@ func (f *Fabric) advertised() ([]ma.Multiaddr, error) {
 func (f *Fabric) Addrs() []string {
 	addrs := f.announce
 	if len(addrs) == 0 {
-		all, err := f.host.InterfaceListenAddresses()
+		listening := ownAddrs(f.host.ListenAddresses())
+		all, err := everyInterface(listening)
 		if err != nil {
 			f.log.Warn("cannot list the addresses of this machine", "err", err)
-			all = f.host.ListenAddresses()
+			all = listening
 		}
-		addrs = reachable(ownAddrs(all), f.cfg.Hidden)
+		addrs = reachable(all, f.cfg.Hidden)
+		slices.SortFunc(addrs, func(a, b ma.Multiaddr) int { return bytes.Compare(a.Bytes(), b.Bytes()) }) // equal sets are equal
 	}
 	out := make([]string, 0, len(addrs))
 	for _, a := range addrs {
 		out = append(out, a.String())
 	}
 	return out
+}
+
+// everyInterface puts each address of this machine in place of an unspecified one. libp2p does so too, but remembers the
+// addresses for a minute, in which a machine may have moved.
+func everyInterface(listening []ma.Multiaddr) ([]ma.Multiaddr, error) {
+	interfaces, err := manet.InterfaceMultiaddrs()
+	if err != nil {
+		return nil, err
+	}
+	return manet.ResolveUnspecifiedAddresses(listening, interfaces)
 }
 
 // reachable drops what no other machine can use and what is hidden from them, unless nothing would be left.

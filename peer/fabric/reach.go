@@ -304,7 +304,7 @@ func (r *reacher) dialled(id crdt.NodeID) bool {
 	}
 	for _, c := range l.usable(true) {
 		l.mu.Lock()
-		ok := c.Stat().Direction == network.DirOutbound && slices.ContainsFunc(l.learned, c.RemoteMultiaddr().Equal)
+		ok := c.Stat().Direction == network.DirOutbound && l.knows(c.RemoteMultiaddr())
 		l.mu.Unlock()
 		if ok {
 			return true
