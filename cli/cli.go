@@ -99,7 +99,7 @@ queue and goes on alone when it is cut off.
 	add(root, e, groupJobs, newSubmit, newRun, newJobs, newJob, newWhy, newLogs, newCancel, newWait)
 	add(root, e, groupCluster, newMembers, newSites, newHosts, newAccount, newGroup, newConflicts, newEvents, newToken, newEvict)
 	add(root, e, groupNetwork, newOverlay, newLinks, newPaths, newPing, newTrace, newGuests, newAttach, newDetach)
-	add(root, e, groupNode, newStart, newStop, newStatus, newLeave, newConfig, newUninstall)
+	add(root, e, groupNode, newStart, newStop, newStatus, newNetcheck, newLeave, newConfig, newUninstall)
 	add(root, e, groupLab, newLab)
 	add(root, e, "", newVersion, newExitCodes)
 	root.AddCommand(newGridEngine(e)...)

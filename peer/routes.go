@@ -17,6 +17,7 @@ func (d *Daemon) routes() *server.Server {
 	d.registerJobs(s)
 	d.registerOverlay(s)
 	d.registerGuests(s)
+	d.registerNetcheck(s)
 	d.registerProfiles(s)
 	return s
 }

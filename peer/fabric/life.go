@@ -121,7 +121,7 @@ func (f *Fabric) silent(id crdt.NodeID, nc network.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range l.conns {
-		if c.Conn == nc {
+		if c.Conn == nc || network.Conn(c) == nc {
 			return c.life.suspect
 		}
 	}

@@ -321,24 +321,28 @@ type Link struct {
 func (f *Fabric) Links() []Link {
 	var out []Link
 	for _, c := range f.host.Conns() {
-		id, _ := nodeIDOf(c.RemotePeer())
-		st := c.Stat()
-		rtt, _ := f.RTT(id)
-		l := Link{Peer: id, Addr: netAddr(c.RemoteMultiaddr()), Inbound: st.Direction == network.DirInbound, Opened: st.Opened,
-			Streams: st.NumStreams, Standing: f.cfg.Standing(id), RTT: rtt, Transport: "tcp"}
-		if _, udp := l.Addr.(*net.UDPAddr); udp {
-			l.Transport = "quic"
-		}
-		if via, ok := relayOf(c.RemoteMultiaddr()); ok {
-			l.Transport, l.Relay = "relay", via
-		}
-		l.Silent = f.silent(id, c)
-		out = append(out, l)
+		out = append(out, f.describe(c))
 	}
 	slices.SortFunc(out, func(a, b Link) int {
 		return cmp.Or(slices.Compare(a.Peer[:], b.Peer[:]), a.Opened.Compare(b.Opened))
 	})
 	return out
+}
+
+// describe shows one connection.
+func (f *Fabric) describe(c network.Conn) Link {
+	id, _ := nodeIDOf(c.RemotePeer())
+	st := c.Stat()
+	rtt, _ := f.RTT(id)
+	l := Link{Peer: id, Addr: netAddr(c.RemoteMultiaddr()), Inbound: st.Direction == network.DirInbound, Opened: st.Opened,
+		Streams: st.NumStreams, Standing: f.cfg.Standing(id), RTT: rtt, Transport: "tcp", Silent: f.silent(id, c)}
+	if _, udp := l.Addr.(*net.UDPAddr); udp {
+		l.Transport = "quic"
+	}
+	if via, ok := relayOf(c.RemoteMultiaddr()); ok {
+		l.Transport, l.Relay = "relay", via
+	}
+	return l
 }
 
 // netAddr is a as package net has it; for one that is neither TCP nor UDP, which the fabric has not, its text.
