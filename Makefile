@@ -20,6 +20,10 @@ build: ## build bin/vcpeer
 demo: build ## three sites on this machine, a real screening job over them, a ranked table
 	deploy/demo/run.sh
 
+.PHONY: demo-lab
+demo-lab: build ## the whole story in a lab (root): four sites, one network, a screening job, MPI, a site that is cut off
+	deploy/demo/lab.sh
+
 .PHONY: demo-down
 demo-down: ## end a demo that was left running
 	deploy/demo/down.sh

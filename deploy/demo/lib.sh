@@ -1,14 +1,16 @@
 # shellcheck shell=bash
-# What run.sh and down.sh share: where things are, and how the processes of a demo are started, known again and ended.
+# What run.sh, lab.sh and down.sh share: where things are, and how the processes of a demo are started, known again and
+# ended.
 # Variables that a user may set:
 #   DEMO_LIGANDS     how many molecules to dock, 8 to 200 (12)
-#   DEMO_KEEP=1      leave the cluster running at the end
+#   DEMO_KEEP=1      leave the cluster, or the lab, running at the end
 #   VCPEER_DEMO_DIR  where all of it lives (/tmp/vcpeer-demo-UID)
 #   DEMO_PORT        first of five ports on 127.0.0.1 (the first five in a row that are free from 17475 on)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 demo=${VCPEER_DEMO_DIR:-/tmp/vcpeer-demo-$UID}
 vcpeer=${VCPEER:-$here/../../bin/vcpeer}
+demo_lab=demo
 nodes=(kyoto-1 kyoto-2 osaka-1 osaka-2 lab-1) # a site's name and a number; the first makes the cluster
 
 say() { printf '%s\n' "$*"; }
@@ -121,3 +123,6 @@ end_cluster() {
 	((${#running[@]} == 0)) || end_all 10 "${running[@]}" || say "demo: some jobs do not end: ${running[*]}"
 	rm -rf "$demo/nodes"
 }
+
+# end_lab takes down the lab of lab.sh, whatever there is of it.
+end_lab() { "$vcpeer" lab down --name "$demo_lab" || say "demo: the lab does not end"; }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install what the demo needs and this machine lacks, from Debian: the programs that prepare and dock molecules, and the
-# molecules themselves. It says what it installs, and does nothing when all is there.
+# molecules themselves; with the word "lab" also what the lab needs and what people do over its network. It says what it
+# installs, and does nothing when all is there.
 set -euo pipefail
 
 wanted=(
@@ -11,6 +12,14 @@ wanted=(
 	rdkit-data    # 5,000 molecules of the NCI
 	jq            # reads the JSON that vcpeer prints
 )
+lab=(
+	openvswitch-switch          # one for each node
+	nftables iproute2 ethtool   # the network between them, and below them
+	libnss-systemd              # accounts of the cluster, as the system sees them
+	openssh-server openssh-client openmpi-bin libopenmpi-dev gcc libc6-dev # an MPI program, from its source on
+	iputils-ping iperf3         # measure
+)
+[[ ${1:-} != lab ]] || wanted+=("${lab[@]}")
 missing=()
 for package in "${wanted[@]}"; do
 	dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")

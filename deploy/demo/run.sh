@@ -7,10 +7,10 @@
 set -euo pipefail
 # shellcheck source=deploy/demo/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=deploy/demo/screen.sh
+source "$here/screen.sh"
 
 ligands=${DEMO_LIGANDS:-12}
-work=$demo/work
-failed=0
 
 main() {
 	[[ -x $vcpeer ]] || die "$vcpeer is not there: make build"
@@ -29,6 +29,11 @@ main() {
 	"$here/molecules.sh" "$demo/molecules" "$ligands"
 	say "HIV-1 protease and $ligands ligands are in $demo/molecules"
 	start_cluster
+	step "The job: $ligands dockings, one of which cannot succeed"
+	look="$vcpeer --dir $demo/nodes/${nodes[0]}"
+	work=$demo/work
+	prepare_work
+	cd "$work"
 	submit
 	follow
 	show_results
@@ -146,66 +151,6 @@ status_of() {
 	status=$(vc_of "$1" status --json --timeout 5s 2>/dev/null) || true
 	jq -e .node >/dev/null 2>&1 <<<"$status" || status='{"node": {"phase": "starting"}}'
 	printf '%s\n' "$status"
-}
-
-submit() {
-	step "The job: $ligands dockings, one of which cannot succeed"
-	rm -rf "$work"
-	mkdir -p "$work"
-	cp -R "$demo/molecules/receptor.pdbqt" "$demo/molecules/lig" "$here/dock.sh" "$work/"
-	cd "$work"
-	say "\$ vcpeer submit --name screen --array 1-$ligands --in receptor.pdbqt --in lig --out 'out/*' dock.sh"
-	id=$(vc submit -q --name screen --array "1-$ligands" --in receptor.pdbqt --in lig --out 'out/*' dock.sh)
-	say "job $id"
-}
-
-# follow shows how the tasks stand, and where, until all have ended and their results are here.
-follow() {
-	local line last="" begun=$SECONDS
-	while :; do
-		vc job "$id" --json >"$demo/job.json" || die "cannot ask for job $id"
-		line=$(jq -r '
-			def some(n; what): if (n // 0) > 0 then ["\(n) \(what)"] else [] end;
-			(some(.tasks.done; "done") + some(.tasks.failed; "failed") + some(.tasks.running; "running") + some(.tasks.unknown; "unknown") +
-				some((.tasks.pending // 0) + (.tasks.held // 0); "waiting") | join(", ")) + "   " +
-			([.taskList[]? | select(.state == "running")] | group_by(.site) | map("\(.[0].site) runs \(map(.index | tostring) | join(" "))") | join(", "))' "$demo/job.json")
-		if [[ $line != "$last" ]]; then
-			printf '  %3d s  %s\n' $((SECONDS - begun)) "$line"
-			last=$line
-		fi
-		if jq -e '(.tasks.done // 0) + (.tasks.failed // 0) + (.tasks.cancelled // 0) >= .tasks.total and all(.taskList[]; .returned)' "$demo/job.json" >/dev/null; then
-			return
-		fi
-		((SECONDS - begun < 60 + ligands * 30)) || die "the job takes too long; look at: $vcpeer --dir $demo/nodes/${nodes[0]} why $id"
-		sleep 1
-	done
-}
-
-show_results() {
-	local task
-	step "Ranked: the more negative, the tighter it binds"
-	"$here/table.sh" "$work" "$demo/job.json"
-	say "(One quick search each: this shows a cluster at work, not a discovery.)"
-	say "Tasks by site: $(jq -r '[.taskList[].site] | group_by(.) | map("\(.[0]) \(length)") | join(", ")' "$demo/job.json")"
-	for task in $(jq -r '.taskList[] | select(.state == "failed") | .index' "$demo/job.json"); do
-		step "Why did task $task fail?"
-		say "\$ vcpeer why $id"
-		vc why "$id"
-		say "\$ vcpeer logs '${id}[$task]'"
-		vc logs "${id}[$task]" 2>&1 | sed 's/^/  | /'
-		jq -r --argjson n "$task" '.taskList[] | select(.index == $n) | "  exit code \(.exit), on \(.node)"' "$demo/job.json"
-	done
-	expect "tasks that ended well" "$((ligands - 1))" "$(jq '.tasks.done // 0' "$demo/job.json")"
-	expect "tasks that failed" 1 "$(jq '.tasks.failed // 0' "$demo/job.json")"
-	expect "results that came back" "$((ligands - 1))" "$(find out -name '*.tsv' | wc -l)"
-}
-
-# expect WHAT WANTED GOT notes that the demo did not do what it should.
-expect() {
-	[[ $2 == "$3" ]] || {
-		say "demo: $1: $3, should be $2"
-		failed=1
-	}
 }
 
 # repeat runs the quickest task again at another site: the pose must be the same, byte for byte.

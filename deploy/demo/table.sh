@@ -19,8 +19,8 @@ joined() {
 		done
 }
 
-printf '%4s  %-12s %-10s %9s %8s  %-8s %-8s %s\n' rank ligand kind kcal/mol seconds site node task
+printf '%4s  %-12s %-10s %9s %8s  %-9s %-11s %s\n' rank ligand kind kcal/mol seconds site node task
 joined | awk -F '\t' '$4 != "-"' | sort -t $'\t' -k 4,4n |
-	awk -F '\t' '{ printf "%4d  %-12s %-10s %9.2f %8.1f  %-8s %-8s %s\n", NR, $2, $3, $4, $5, $6, $7, $1 }'
+	awk -F '\t' '{ printf "%4d  %-12s %-10s %9.2f %8.1f  %-9s %-11s %s\n", NR, $2, $3, $4, $5, $6, $7, $1 }'
 joined | awk -F '\t' '$4 == "-"' |
-	awk -F '\t' '{ printf "%4s  %-12s %-10s %9s %8.1f  %-8s %-8s %s\n", "-", $2, $3, "failed", $5, $6, $7, $1 }'
+	awk -F '\t' '{ printf "%4s  %-12s %-10s %9s %8.1f  %-9s %-11s %s\n", "-", $2, $3, "failed", $5, $6, $7, $1 }'
