@@ -35,8 +35,8 @@ func AttachGuest(outer string, g Guest) (Inner, error) {
 		return Inner{}, err
 	}
 	write(outer, "ipv6", "disable_ipv6", "1")
-	if err := netlink.LinkSetMTU(link, g.MTU); err != nil {
-		return Inner{}, fmt.Errorf("device: MTU %d of %s: %w", g.MTU, outer, err)
+	if err := takeLarge(link); err != nil {
+		return Inner{}, err
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return Inner{}, fmt.Errorf("device: set %s up: %w", outer, err)
@@ -54,6 +54,21 @@ func AttachGuest(outer string, g Guest) (Inner, error) {
 		return nil
 	})
 	return in, err
+}
+
+// largest is what a guest may send without being told in time that it is too large: an interface drops in silence what is
+// larger than its own MTU.
+const largest = 9000
+
+func takeLarge(link netlink.Link) error {
+	at := link.Attrs()
+	if at.MTU >= largest {
+		return nil
+	}
+	if err := netlink.LinkSetMTU(link, largest); err != nil {
+		return fmt.Errorf("device: MTU %d of %s: %w", largest, at.Name, err)
+	}
+	return nil
 }
 
 // DetachGuest takes the addresses from the inner end again, where it is found.
