@@ -11,18 +11,17 @@ import (
 )
 
 func newNetcheck(e *env) *cobra.Command {
-	return &cobra.Command{Use: "netcheck", Short: "Tell what this network allows, and how each member is reached",
+	return &cobra.Command{Use: "netcheck [NODE...]", Short: "Tell what this network allows, and how each member is reached",
 		Long: `Netcheck tells whether others can open connections to this node, what the NAT before it does, which members relay for it,
-how each member is reached, and what would make it better. It tries members that it has no connection with. It leaves with
-0 when every member is reached somehow and with 1 when one is not.`,
-		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return runNetcheck(cmd.Context(), e) }}
+how each member is reached, and what would make it better. It asks every member, or those named, for an answer. It leaves
+with 0 when all of them are reached somehow and with 1 when one is not.`,
+		RunE: func(cmd *cobra.Command, args []string) error { return runNetcheck(cmd.Context(), e, args) }}
 }
 
-func runNetcheck(ctx context.Context, e *env) error {
+func runNetcheck(ctx context.Context, e *env, members []string) error {
 	var c *api.Netcheck
 	err := e.ask(ctx, func(ctx context.Context, client *api.Client) (err error) {
-		c, err = client.Netcheck(ctx)
+		c, err = client.Netcheck(ctx, members...)
 		return err
 	})
 	if err != nil {

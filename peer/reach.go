@@ -106,6 +106,9 @@ func (n *node) keepReach(ctx context.Context) {
 // say publishes how this node is reached, when that has changed or is getting old.
 func (k *reachKeeper) say(now time.Time) {
 	next := sayingOf(k.fabric.Reach())
+	if !next.Known { // while it is asked anew it is as it was
+		next.Known, next.Open = k.said.Known, k.said.Open
+	}
 	value, err := cbor.Marshal(next)
 	old, _ := cbor.Marshal(k.said)
 	if err == nil && string(value) == string(old) && now.Sub(k.saidAt) < reachAgain {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,19 +17,22 @@ import (
 )
 
 const (
-	netcheckTries = 64              // members without a connection that are tried; the others count if gossip hears them
-	netcheckAt    = 8               // of them at once
+	netcheckTries = 256             // members that are asked; the others count if gossip hears them
+	netcheckAt    = 16              // of them at once
 	netcheckWait  = 8 * time.Second // for one
 )
 
 // registerNetcheck adds what the command netcheck asks.
 func (d *Daemon) registerNetcheck(s *server.Server) {
-	s.Handle("GET /v1/netcheck", d.reading(func(n *node, r *http.Request) (any, error) { return n.netcheck(r.Context()), nil }))
+	s.Handle("GET /v1/netcheck", d.reading(func(n *node, r *http.Request) (any, error) {
+		return n.netcheck(r.Context(), r.URL.Query()["member"]), nil
+	}))
 }
 
-func (n *node) netcheck(ctx context.Context) api.Netcheck {
+// netcheck tells of all members, or of those named.
+func (n *node) netcheck(ctx context.Context, named []string) api.Netcheck {
 	view := n.replica.View()
-	members := n.netPeers(ctx, view) // first: trying may change the rest
+	members := n.netPeers(ctx, view, named) // first: trying may change the rest
 	reach := n.fabric.Reach()
 	carries := n.fabric.RelayStats()
 	out := api.Netcheck{
@@ -71,13 +75,13 @@ func netFamily(r fabric.FamilyReach, addrs []string, v4 bool) api.NetFamily {
 }
 
 // netPeers says how each member is reached, trying those that are not connected.
-func (n *node) netPeers(ctx context.Context, view *crdt.View) []api.NetPeer {
+func (n *node) netPeers(ctx context.Context, view *crdt.View, named []string) []api.NetPeer {
 	alive := n.directory.alive()
 	gre := n.greLinks()
-	var out []api.NetPeer
+	out := []api.NetPeer{}
 	var ids []crdt.NodeID
 	for _, m := range view.Members() {
-		if m.Standing == crdt.Joined && m.ID != n.self {
+		if m.Standing == crdt.Joined && m.ID != n.self && (len(named) == 0 || slices.Contains(named, nodeName(view, m.ID))) {
 			ids = append(ids, m.ID)
 			out = append(out, api.NetPeer{Node: nodeName(view, m.ID), Site: siteOf(view, m.ID), GRE: gre[m.ID]})
 		}
@@ -86,6 +90,10 @@ func (n *node) netPeers(ctx context.Context, view *crdt.View) []api.NetPeer {
 	for i, id := range ids {
 		p := &out[i]
 		w, ok := n.fabric.Way(id)
+		if err := errs[id]; err != nil {
+			p.Way, p.Error = api.WayNone, err.Error()
+			continue
+		}
 		switch {
 		case ok && !w.Link.Relay.IsZero():
 			p.Way, p.Via = api.WayRelayed, nodeName(view, w.Link.Relay)
@@ -94,35 +102,26 @@ func (n *node) netPeers(ctx context.Context, view *crdt.View) []api.NetPeer {
 			if w.Punched {
 				p.Way = api.WayPunched
 			}
-		case errs[id] == nil && alive[id]:
+		case alive[id]:
 			p.Way = api.WayGossip
 		default:
 			p.Way = api.WayNone
 		}
 		p.RTTMillis = millis(w.RTT)
-		if !ok && errs[id] != nil {
-			p.Error = errs[id].Error()
-		}
 	}
 	return out
 }
 
-// tryMembers connects with members that are not; the answer has those that failed.
+// tryMembers asks members whether they answer, connecting first where there is no connection; the result has those that
+// did not.
 func (n *node) tryMembers(ctx context.Context, ids []crdt.NodeID) map[crdt.NodeID]error {
 	var mu sync.Mutex
 	failed := map[crdt.NodeID]error{}
 	var all sync.WaitGroup
 	room := make(chan struct{}, netcheckAt)
-	tried := 0
-	for _, id := range ids {
-		if w, ok := n.fabric.Way(id); ok && !w.Link.Silent {
-			continue
-		}
-		if tried++; tried > netcheckTries {
-			break
-		}
+	for _, id := range ids[:min(len(ids), netcheckTries)] {
+		room <- struct{}{}
 		all.Go(func() {
-			room <- struct{}{}
 			defer func() { <-room }()
 			ctx, cancel := context.WithTimeout(ctx, netcheckWait)
 			defer cancel()

@@ -71,7 +71,7 @@ type NetPeer struct {
 	Error     string  `json:"error,omitempty"`
 }
 
-// Netcheck tells how this node is reached and reaches others. It tries members that it has no connection with.
-func (c *Client) Netcheck(ctx context.Context) (*Netcheck, error) {
-	return get[Netcheck](ctx, c, "/v1/netcheck", url.Values{})
+// Netcheck tells how this node is reached and reaches others. It asks each member, or only those named, for an answer.
+func (c *Client) Netcheck(ctx context.Context, members ...string) (*Netcheck, error) {
+	return get[Netcheck](ctx, c, "/v1/netcheck", url.Values{"member": members})
 }

@@ -1,6 +1,7 @@
 package fabric
 
 import (
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -100,7 +101,11 @@ func (f *Fabric) watchLink(l *link, now time.Time) (changed bool) {
 			}
 		}
 	}
+	stuck := len(l.conns) > 0 && !slices.ContainsFunc(l.conns, func(c *conn) bool { return !c.life.suspect })
 	l.mu.Unlock()
+	if stuck && changed {
+		f.rescue(l)
+	}
 	for _, c := range ask {
 		f.running.Go(func() { _ = c.quic.SendDatagram(controlMessage(controlNothing, 0)) }) // its acknowledgement is the answer
 	}

@@ -47,6 +47,7 @@ type conn struct {
 	quic    *quic.Conn  // nil: it is not QUIC
 	session *Session    // nil: it is not QUIC; under the lock of the link
 	via     crdt.NodeID // the relay that it goes through; zero: it is direct
+	punched bool        // it goes through a hole that both sides made; under the lock of the link
 	life    life        // under the lock of the link
 }
 

@@ -38,10 +38,19 @@ type observation struct {
 // familySeen is what was found of one address family.
 type familySeen struct {
 	asked bool           // packets were sent there
+	near  bool           // the observer is on a network that this machine is on itself: what it sees says nothing of others
 	at    netip.AddrPort // where they were seen from; not valid: none came back, UDP does not pass
 	back  bool           // a packet from a socket this node had not sent to came in
 	tcp   bool           // a TCP connection came in
 	tried bool           // that was tried
+}
+
+// family returns what was found of the family of an address.
+func (o *observation) family(a netip.Addr) *familySeen {
+	if a.Unmap().Is4() {
+		return &o.v4
+	}
+	return &o.v6
 }
 
 // observing is one question under way, on the asker's side.
@@ -123,10 +132,7 @@ func (o *observers) onPacket(from, local netip.AddrPort, b []byte) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	f := &q.o.v6
-	if local.Addr().Is4() {
-		f = &q.o.v4
-	}
+	f := q.o.family(local.Addr())
 	switch {
 	case kind == kindBack:
 		f.back = true
@@ -304,6 +310,9 @@ func (o *observers) observe(ctx context.Context, by crdt.NodeID) (observation, e
 		return observation{}, fmt.Errorf("%w: %w", errReachMessage, err)
 	}
 	streamRTT := time.Since(began)
+	if socketOf(s.RemoteAddr()).udp && q.o.stream.IsValid() {
+		o.f.reacher.glimpse(q.o.stream)
+	}
 	o.mu.Lock()
 	o.mine[n] = q
 	o.mu.Unlock()
@@ -330,13 +339,14 @@ func (o *observers) observe(ctx context.Context, by crdt.NodeID) (observation, e
 func (o *observers) ask(ctx context.Context, q *observing, n nonce, by crdt.NodeID, s *stream) {
 	defer s.CloseWrite()
 	targets := o.packetAddrs(by)
+	local := localPrefixes(o.f.cfg.Hidden)
 	q.mu.Lock()
 	for _, to := range targets {
-		if to.Addr().Is4() {
-			q.o.v4.asked = true
-		} else {
-			q.o.v6.asked = true
-		}
+		f := q.o.family(to.Addr())
+		f.asked, f.near = true, onLink(local, to.Addr())
+	}
+	if at := socketOf(s.RemoteAddr()).at; at.IsValid() && onLink(local, at.Addr()) {
+		q.o.family(at.Addr()).near = true
 	}
 	q.mu.Unlock()
 	end := time.NewTimer(packetTries*packetGap + backTimeout)

@@ -26,16 +26,18 @@ const (
 	punchTries    = 3
 	punchDial     = 1500 * time.Millisecond
 	punchTimeout  = 15 * time.Second
-	punchRest     = 30 * time.Second // after all tries failed; then twice as long each time
+	punchRest     = 10 * time.Second // after all tries failed; then twice as long each time
 	punchRestMax  = 10 * time.Minute
 	maxPunches    = 8 // at once
 )
 
 // puncher is the state of that for one peer, under the lock of its link.
 type puncher struct {
-	busy  bool
-	fails int
-	next  time.Time // not before; zero: at once
+	busy    bool
+	mine    bool // this side has moved, so it begins whatever its ID is
+	rescued bool // another way is being looked for
+	fails   int
+	next    time.Time // not before; zero: at once
 }
 
 // punchMessage is what each side says.
@@ -64,26 +66,28 @@ func (f *Fabric) punchRank() uint8 {
 
 // punchAddrs are where this node might be reached: where others see it, and its own addresses, for whoever is behind the
 // same NAT.
-func (f *Fabric) punchAddrs() (out []string) {
-	r := f.Reach()
-	for _, fam := range []FamilyReach{r.V6, r.V4} {
-		for _, at := range fam.Seen[:min(len(fam.Seen), 2)] {
-			out = append(out, multiaddr(at.Addr(), "quic", int(at.Port())).String())
+func (f *Fabric) punchAddrs(ctx context.Context) (out []string) {
+	seen := f.reacher.seenAs(ctx)
+	for _, at := range seen[:min(len(seen), 4)] {
+		out = append(out, multiaddr(at.Addr(), "quic", int(at.Port())).String())
+	}
+	for _, s := range slices.Concat(f.Reach().Addrs, f.Addrs()) {
+		if !slices.Contains(out, s) && len(out) < maxPunchAddrs {
+			out = append(out, s)
 		}
 	}
-	out = append(append(out, r.Addrs...), f.Addrs()...)
-	slices.Sort(out[min(len(out), 4):]) // keeps equal questions equal
-	return out[:min(len(out), maxPunchAddrs)]
+	return out
 }
 
 // improve gets a direct connection with a peer that is only reached through a relay, if it is time for that and this node's
 // part to begin.
 func (f *Fabric) improve(l *link) {
-	if slices.Compare(f.self[:], l.id[:]) > 0 || f.ctx.Err() != nil || f.cfg.Standing(l.id) != Member {
+	if f.ctx.Err() != nil || f.cfg.Standing(l.id) != Member {
 		return
 	}
+	lower := slices.Compare(f.self[:], l.id[:]) < 0
 	l.mu.Lock()
-	begin := l.onlyRelayed() && !l.punch.busy && !time.Now().Before(l.punch.next)
+	begin := (lower || l.punch.mine) && l.onlyRelayed() && !l.punch.busy && !time.Now().Before(l.punch.next)
 	if begin {
 		l.punch.busy = true
 	}
@@ -93,19 +97,69 @@ func (f *Fabric) improve(l *link) {
 	}
 	f.running.Go(func() {
 		f.punches <- struct{}{}
+		began := time.Now()
 		err := f.punch(l)
+		took := time.Since(began)
 		<-f.punches
 		l.mu.Lock()
 		l.punch.busy = false
 		if err == nil {
-			l.punch = puncher{}
+			l.punch = puncher{rescued: l.punch.rescued}
 		} else {
+			l.punch.mine = false
 			l.punch.next = time.Now().Add(min(punchRest<<min(l.punch.fails, 8), punchRestMax))
 			l.punch.fails++
 		}
 		l.mu.Unlock()
-		f.log.Debug("tried for a direct connection", "peer", l.id, "err", err)
+		f.log.Debug("tried for a direct connection", "peer", l.id, "took", took, "err", err)
 	})
+}
+
+// punchAnew has direct connections be tried at once with everybody: this node is seen at another address.
+func (f *Fabric) punchAnew() {
+	for _, id := range f.peers() {
+		if l := f.peek(id); l != nil {
+			l.mu.Lock()
+			l.punch.mine, l.punch.fails, l.punch.next = true, 0, time.Time{}
+			l.mu.Unlock()
+		}
+	}
+}
+
+// rescue looks for another connection with a peer whose only ones do not answer: at its addresses and through relays. The
+// swarm would not dial while there is one.
+func (f *Fabric) rescue(l *link) {
+	l.mu.Lock()
+	begin := !l.punch.rescued
+	l.punch.rescued = true
+	addrs := slices.Concat(l.learned, l.found)
+	relays := slices.Clone(l.relays)
+	l.mu.Unlock()
+	if !begin || f.cfg.Standing(l.id) != Member {
+		return
+	}
+	for _, r := range f.heldRelays() {
+		if r != l.id && !slices.Contains(relays, r) {
+			relays = append(relays, r)
+		}
+	}
+	addrs = slices.Concat(circuitAddrs(relays), slices.DeleteFunc(addrs, isNamed))
+	f.running.Go(func() {
+		ctx, cancel := context.WithTimeout(f.ctx, backgroundDialTime)
+		defer cancel()
+		err := f.dialPast(ctx, l, addrs, 100*time.Millisecond, l.works)
+		f.log.Debug("looked for another way", "peer", l.id, "err", err)
+		l.mu.Lock()
+		l.punch.rescued = false
+		l.mu.Unlock()
+	})
+}
+
+// works reports whether there is a connection that answers, of whatever kind.
+func (l *link) works() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.conns, func(c *conn) bool { return !c.life.suspect && !c.IsClosed() })
 }
 
 // onlyRelayed reports whether there are connections and all that work go through relays. The caller holds the lock.
@@ -132,7 +186,7 @@ func (f *Fabric) punch(l *link) error {
 	defer s.Reset()
 	_ = s.SetDeadline(time.Now().Add(punchTimeout))
 	for try := range punchTries {
-		own := punchMessage{f.punchAddrs(), f.punchRank()}
+		own := punchMessage{f.punchAddrs(ctx), f.punchRank()}
 		began := time.Now()
 		if err := writeMessage(s, own); err != nil {
 			return err
@@ -171,7 +225,7 @@ func (f *Fabric) servePunch(ctx context.Context, from crdt.NodeID, c net.Conn) {
 		if err := readMessage(c, &theirs); err != nil {
 			return
 		}
-		own := punchMessage{f.punchAddrs(), f.punchRank()}
+		own := punchMessage{f.punchAddrs(ctx), f.punchRank()}
 		if err := writeMessage(c, own); err != nil {
 			return
 		}
@@ -210,13 +264,28 @@ func (f *Fabric) meet(ctx context.Context, l *link, theirs punchMessage, client 
 	}
 	ctx, cancel := context.WithTimeout(ctx, punchDial)
 	defer cancel()
-	err := f.dialPast(network.WithSimultaneousConnect(ctx, client, "punch"), l, quic, 0)
+	err := f.dialPast(network.WithSimultaneousConnect(ctx, client, "punch"), l, quic, 0, l.isDirect)
 	if err != nil && len(tcp) > 0 {
 		ctx, cancel := context.WithTimeout(f.ctx, punchDial)
 		defer cancel()
-		err = f.dialPast(ctx, l, tcp, 0)
+		err = f.dialPast(ctx, l, tcp, 0, l.isDirect)
+	}
+	if err == nil && theirs.Rank != rankOpen && f.punchRank() != rankOpen {
+		l.markPunched()
 	}
 	return err
+}
+
+// markPunched notes that the newest direct connection goes through a hole that both sides made.
+func (l *link) markPunched() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range slices.Backward(l.conns) {
+		if !c.relayed() {
+			c.punched = true
+			return
+		}
+	}
 }
 
 func isQUIC(a ma.Multiaddr) bool {
@@ -225,8 +294,8 @@ func isQUIC(a ma.Multiaddr) bool {
 }
 
 // dialPast dials the peer at each of addrs, gap after gap, past the swarm, which would not do so while there is another
-// connection, and returns when there is a direct connection that works, from here or from there.
-func (f *Fabric) dialPast(ctx context.Context, l *link, addrs []ma.Multiaddr, gap time.Duration) error {
+// connection, and returns when done says so, whichever side made that so.
+func (f *Fabric) dialPast(ctx context.Context, l *link, addrs []ma.Multiaddr, gap time.Duration, done func() bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	changed, stop := f.sessionWatch.add()
@@ -256,7 +325,7 @@ func (f *Fabric) dialPast(ctx context.Context, l *link, addrs []ma.Multiaddr, ga
 		}()
 	}
 	var last error = errNoDirect
-	for failed := 0; failed < len(addrs) && !l.isDirect(); {
+	for failed := 0; failed < len(addrs) && !done(); {
 		select {
 		case <-ctx.Done():
 			return oneLine(ctx, last)
@@ -268,7 +337,7 @@ func (f *Fabric) dialPast(ctx context.Context, l *link, addrs []ma.Multiaddr, ga
 			}
 		}
 	}
-	if l.isDirect() {
+	if done() {
 		return nil
 	}
 	return last

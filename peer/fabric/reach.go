@@ -111,6 +111,7 @@ type reacher struct {
 	mu         sync.Mutex
 	neighbours []Neighbour
 	reach      Reach
+	early      []netip.AddrPort // where this node was seen from, before the round of questions has ended
 	watch      watchers
 
 	seen      map[crdt.NodeID]observation
@@ -125,6 +126,7 @@ type reacher struct {
 type held struct {
 	cancel  context.CancelFunc
 	rtt     time.Duration
+	seen    netip.AddrPort
 	granted time.Time
 }
 
@@ -136,7 +138,8 @@ type failure struct {
 type placeNews struct {
 	relay crdt.NodeID
 	rtt   time.Duration
-	err   error // the place is lost
+	seen  netip.AddrPort // where the relay sees this node; not valid: it cannot tell
+	err   error          // the place is lost
 }
 
 func newReacher(f *Fabric) *reacher {
@@ -207,10 +210,9 @@ func (r *reacher) run() {
 
 func (r *reacher) round(now time.Time) {
 	if local := localAddrs(r.f.cfg.Hidden); !slices.Equal(local, r.local) {
-		if r.local != nil { // another network: nothing that was seen is true any more
-			clear(r.seen)
-			clear(r.failed)
-			r.due = time.Time{}
+		if r.local != nil {
+			r.f.log.Info("this machine has other addresses now", "was", r.local, "is", local)
+			r.moved()
 		}
 		r.local = local
 	}
@@ -226,6 +228,19 @@ func (r *reacher) round(now time.Time) {
 	r.publish()
 	r.choose(neighbours, now)
 	r.observe(neighbours, now)
+}
+
+// moved forgets what others saw, which is not true any more, and has holes made anew.
+func (r *reacher) moved() {
+	clear(r.seen)
+	clear(r.seenAt)
+	clear(r.failed)
+	r.due = time.Time{}
+	r.mu.Lock()
+	r.early = nil
+	r.reach.V4.Seen, r.reach.V6.Seen, r.reach.Asked = nil, nil, 0
+	r.mu.Unlock()
+	r.f.punchAnew()
 }
 
 // observe starts a round of questions when it is time.
@@ -372,7 +387,9 @@ func (r *reacher) hold(id crdt.NodeID) {
 		s, err := r.f.openDirect(dial, id, relay.Protocol)
 		done()
 		if err == nil {
-			err = relay.Hold(ctx, s, func(rtt time.Duration) { tell(placeNews{relay: id, rtt: rtt}) })
+			err = relay.Hold(ctx, s, func(rtt time.Duration, seen netip.AddrPort) {
+				tell(placeNews{relay: id, rtt: rtt, seen: seen})
+			})
 			if ctx.Err() == nil && err != nil {
 				r.f.closeSilent(s.Conn())
 			}
@@ -389,6 +406,14 @@ func (r *reacher) place(p placeNews) {
 	}
 	if p.err == nil {
 		h.rtt = p.rtt
+		if p.seen.IsValid() && p.seen != h.seen {
+			if h.seen.IsValid() {
+				r.f.log.Info("the NAT gave this node another address", "was", h.seen, "is", p.seen, "relay", p.relay)
+				r.moved()
+			}
+			h.seen = p.seen
+			r.glimpse(p.seen)
+		}
 		if h.granted.IsZero() {
 			h.granted = time.Now()
 			delete(r.failed, p.relay)
@@ -399,6 +424,7 @@ func (r *reacher) place(p placeNews) {
 	h.cancel()
 	delete(r.held, p.relay)
 	r.f.Keep(p.relay, "relay", false)
+	delete(r.seen, p.relay) // so that it goes behind all others until it has answered again
 	fail := r.failed[p.relay]
 	fail.until = time.Now().Add(min(placeRetry<<min(fail.times, 8), placeRetryMax))
 	fail.times++
@@ -417,6 +443,42 @@ func (r *reacher) ownSite(neighbours []Neighbour) crdt.SiteID {
 	return crdt.SiteID{}
 }
 
+// glimpse takes note of an address that this node was seen from by UDP.
+func (r *reacher) glimpse(at netip.AddrPort) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if slices.Contains(r.early, at) || len(r.early) >= 2*maxObservers {
+		return
+	}
+	r.early = append(r.early, at)
+	r.watch.wake()
+}
+
+// seenAs lists the addresses that this node is seen from by UDP, waiting a moment when nobody has told yet.
+func (r *reacher) seenAs(ctx context.Context) (out []netip.AddrPort) {
+	changed, stop := r.watch.add()
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for {
+		r.mu.Lock()
+		out = slices.Concat(r.reach.V6.Seen, r.reach.V4.Seen)
+		if len(out) == 0 {
+			out = slices.Clone(r.early)
+		}
+		asked := r.reach.Asked
+		r.mu.Unlock()
+		if len(out) > 0 || asked > 0 {
+			return out
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
 // Reach returns what was last published.
 func (r *reacher) Reach() Reach {
 	r.mu.Lock()
@@ -431,7 +493,9 @@ func (r *reacher) publish() {
 	old := r.reach
 	r.reach = next
 	r.mu.Unlock()
-	r.f.natted.Store(next.Open() == No)
+	if next.Open() != Unknown { // while it is asked anew it is as it was
+		r.f.natted.Store(next.Open() == No)
+	}
 	r.f.relay.Accept(next.Open() != No)
 	if !alike(old, next) {
 		r.watch.wake()
@@ -484,6 +548,11 @@ func (r *reacher) conclude() Reach {
 
 // concludeFamily joins what several members saw.
 func concludeFamily(all []familySeen, local []netip.Addr) (r FamilyReach) {
+	// Those on the same network pass no NAT and no firewall. They count only while there are no others to ask.
+	far := func(s familySeen) bool { return s.asked && !s.near }
+	if slices.ContainsFunc(all, far) {
+		all = slices.DeleteFunc(all, func(s familySeen) bool { return s.near })
+	}
 	back := 0
 	for _, s := range all {
 		if s.asked {
@@ -529,17 +598,30 @@ func concludeFamily(all []familySeen, local []netip.Addr) (r FamilyReach) {
 	return r
 }
 
-// localAddrs lists the addresses of this machine, in order.
-func localAddrs(hidden func(netip.Addr) bool) (out []netip.Addr) {
+// localPrefixes lists the addresses of this machine with the networks they are in, in order.
+func localPrefixes(hidden func(netip.Addr) bool) (out []netip.Prefix) {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
 		return nil
 	}
 	for _, a := range all {
 		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLinkLocalUnicast() && !hidden(p.Addr()) {
-			out = append(out, p.Addr())
+			out = append(out, p)
 		}
 	}
-	slices.SortFunc(out, netip.Addr.Compare)
+	slices.SortFunc(out, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 	return slices.Compact(out)
+}
+
+// localAddrs lists the addresses of this machine, in order.
+func localAddrs(hidden func(netip.Addr) bool) (out []netip.Addr) {
+	for _, p := range localPrefixes(hidden) {
+		out = append(out, p.Addr())
+	}
+	return out
+}
+
+// onLink reports whether an address is on a network that this machine is on.
+func onLink(local []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(local, func(p netip.Prefix) bool { return p.Contains(a) })
 }

@@ -30,7 +30,7 @@ const (
 const (
 	nonceBytes       = 16
 	reachPacketBytes = 2 + nonceBytes + 1 + 16 + 2
-	maxReachMessage  = 512
+	maxReachMessage  = 2048
 )
 
 type nonce [nonceBytes]byte

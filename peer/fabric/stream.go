@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	mss "github.com/multiformats/go-multistream"
+	"github.com/quic-go/quic-go"
 
 	"vcpeer/crdt"
 )
@@ -262,8 +263,16 @@ type stream struct {
 	read atomic.Bool  // a Read has returned, so lazy has heard the peer's answer
 }
 
-func (s *stream) LocalAddr() net.Addr  { return netAddr(s.Conn().LocalMultiaddr()) }
-func (s *stream) RemoteAddr() net.Addr { return netAddr(s.Conn().RemoteMultiaddr()) }
+func (s *stream) LocalAddr() net.Addr { return netAddr(s.Conn().LocalMultiaddr()) }
+
+// RemoteAddr is where the peer is now: a NAT may have given it another address since it connected.
+func (s *stream) RemoteAddr() net.Addr {
+	var q *quic.Conn
+	if s.Conn().As(&q) {
+		return q.RemoteAddr()
+	}
+	return netAddr(s.Conn().RemoteMultiaddr())
+}
 
 func (s *stream) Read(b []byte) (int, error) {
 	if s.lazy == nil {

@@ -37,6 +37,7 @@ func (f *Fabric) startRelaying() error {
 	f.Handle(relay.Protocol, f.relay.Serve)
 	f.Handle(relay.Incoming, f.circuits.serve)
 	f.Handle(punchProtocol, f.servePunch)
+	f.Handle(pingProtocol, servePing)
 	if err := f.host.AddTransport(f.circuits); err != nil {
 		return err
 	}

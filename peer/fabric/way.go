@@ -2,6 +2,9 @@ package fabric
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"net"
 	"time"
 
 	"vcpeer/crdt"
@@ -26,21 +29,45 @@ func (f *Fabric) Way(id crdt.NodeID) (Way, bool) {
 	}
 	w := Way{Link: f.describe(best[0])}
 	l.mu.Lock()
-	known := l.knows(best[0].RemoteMultiaddr())
+	w.Punched = best[0].punched
 	l.mu.Unlock()
-	w.Punched = !best[0].relayed() && !known && f.Reach().Open() == No
 	w.RTT = w.Link.RTT
 	return w, true
 }
 
-// Try makes sure that a member answers, connecting first if need be.
+// pingProtocol returns what it is sent, once.
+const (
+	pingProtocol = "/vcpeer/ping/1"
+	pingBytes    = 8
+)
+
+func servePing(_ context.Context, _ crdt.NodeID, c net.Conn) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(negotiateTimeout))
+	b := make([]byte, pingBytes)
+	if _, err := io.ReadFull(c, b); err == nil {
+		_, _ = c.Write(b)
+	}
+}
+
+// Try makes sure that a member answers now, connecting first if need be.
 func (f *Fabric) Try(ctx context.Context, id crdt.NodeID) error {
-	if w, ok := f.Way(id); ok && !w.Link.Silent {
-		return nil
+	c, err := f.Open(ctx, id, pingProtocol)
+	if err != nil {
+		return err
 	}
-	c, err := f.Open(ctx, id, reachProtocol)
-	if err == nil {
-		reset(c)
+	defer reset(c)
+	stop := context.AfterFunc(ctx, func() { reset(c) })
+	defer stop()
+	b := make([]byte, pingBytes)
+	if _, err = c.Write(b); err == nil {
+		_, err = io.ReadFull(c, b)
 	}
-	return err
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("fabric: ask %s: %w", id.Short(), err)
+	}
+	return nil
 }

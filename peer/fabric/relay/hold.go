@@ -4,18 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"net/netip"
 	"time"
 )
 
 const (
 	holdEvery = 2 * time.Second // a member's word that it is still there …
-	holdWait  = 4 * time.Second // … which is answered in this time, or the relay is lost
+	holdWait  = 3 * time.Second // … which is answered in this time, or the relay is lost
 )
 
 // Hold keeps a place at the relay at the other end of c until ctx ends or the relay is lost, and closes c. got is called
 // when the place is granted and then with every measured round trip.
-func Hold(ctx context.Context, c Stream, got func(rtt time.Duration)) error {
+func Hold(ctx context.Context, c Stream, got func(rtt time.Duration, seen netip.AddrPort)) error {
 	stop := context.AfterFunc(ctx, func() { _ = c.Reset() })
 	defer stop()
 	defer c.Close()
@@ -27,7 +27,7 @@ func Hold(ctx context.Context, c Stream, got func(rtt time.Duration)) error {
 	return fmt.Errorf("relay: place: %w", err)
 }
 
-func hold(c Stream, got func(rtt time.Duration)) error {
+func hold(c Stream, got func(rtt time.Duration, seen netip.AddrPort)) error {
 	began := time.Now()
 	_ = c.SetDeadline(began.Add(askTimeout))
 	if _, err := c.Write([]byte{askHold}); err != nil {
@@ -36,23 +36,23 @@ func hold(c Stream, got func(rtt time.Duration)) error {
 	if err := readStatus(c); err != nil {
 		return err
 	}
-	got(time.Since(began))
+	got(time.Since(began), netip.AddrPort{})
 	tick := time.NewTicker(holdEvery)
 	defer tick.Stop()
-	var b [1]byte
 	for n := byte(0); ; n++ {
 		began := time.Now()
 		_ = c.SetDeadline(began.Add(holdWait))
 		if _, err := c.Write([]byte{n}); err != nil {
 			return err
 		}
-		if _, err := io.ReadFull(c, b[:]); err != nil {
+		back, seen, err := readEcho(c)
+		if err != nil {
 			return err
 		}
-		if b[0] != n {
+		if back != n {
 			return errors.New("the relay answers what was not said")
 		}
-		got(time.Since(began))
+		got(time.Since(began), seen)
 		<-tick.C
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -154,7 +155,11 @@ func (s *Server) hold(from crdt.NodeID, c Stream) {
 		if _, err := io.ReadFull(c, b[:]); err != nil {
 			return
 		}
-		if _, err := c.Write(b[:]); err != nil {
+		var seen netip.AddrPort
+		if at, ok := c.RemoteAddr().(*net.UDPAddr); ok { // through TCP it would say nothing of where packets come from
+			seen = netip.AddrPortFrom(at.AddrPort().Addr().Unmap(), at.AddrPort().Port())
+		}
+		if _, err := c.Write(echo(b[0], seen)); err != nil {
 			return
 		}
 	}

@@ -1,9 +1,11 @@
 package relay
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 
 	"vcpeer/crdt"
 )
@@ -16,8 +18,8 @@ const (
 
 // A stream of Protocol begins with one byte, what is asked for:
 //
-//	hold     a place. The relay answers with a status; then the member sends a byte now and then and gets it back, and the
-//	         place ends with the stream.
+//	hold     a place. The relay answers with a status; then the member sends a byte now and then and gets it back with the
+//	         address that it is seen from (16 bytes, IPv4 mapped) and the port (2), and the place ends with the stream.
 //	connect  a circuit to the member whose ID (32 bytes) follows. The relay answers with a status, after which the stream is
 //	         the circuit.
 //
@@ -127,4 +129,29 @@ func Accept(rw io.ReadWriter, allowed func(crdt.NodeID) error) (from crdt.NodeID
 	err = allowed(from)
 	_, werr := rw.Write([]byte{byte(statusOf(err))})
 	return from, errors.Join(err, werr)
+}
+
+// echoBytes is the length of what answers a holder's byte.
+const echoBytes = 1 + 16 + 2
+
+// echo is that answer; an address that is not valid is all zeros.
+func echo(b byte, seen netip.AddrPort) []byte {
+	out := make([]byte, 1, echoBytes)
+	out[0] = b
+	var addr [16]byte
+	if seen.IsValid() {
+		addr = seen.Addr().As16()
+	}
+	return binary.BigEndian.AppendUint16(append(out, addr[:]...), seen.Port())
+}
+
+func readEcho(r io.Reader) (b byte, seen netip.AddrPort, err error) {
+	var in [echoBytes]byte
+	if _, err := io.ReadFull(r, in[:]); err != nil {
+		return 0, seen, err
+	}
+	if port := binary.BigEndian.Uint16(in[17:]); port != 0 {
+		seen = netip.AddrPortFrom(netip.AddrFrom16([16]byte(in[1:17])).Unmap(), port)
+	}
+	return in[0], seen, nil
 }
