@@ -1,0 +1,171 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	netlab "vcpeer/deploy/lab"
+)
+
+// A site of three nodes, of which one is no gateway; two of one; one of two families; and one that comes later.
+//
+//	alpha (3, v4+v6) ── beta (v4) ── gamma (v6: meets beta only over alpha) ── late (v4)
+const reachTopology = `
+name: reach
+sites:
+  alpha: {nodes: 3, ip: both}
+  beta:  {ip: v4}
+  gamma: {ip: v6}
+  late:  {ip: v4, start: no}
+links:
+  default: delay=5ms
+  late<>beta: {mtu: 1400}
+`
+
+func TestOverlayReachesEveryNode(t *testing.T) {
+	n := newNet(t, binary, topologyOf(t, reachTopology))
+	nodes := []string{"alpha-1", "alpha-2", "alpha-3", "beta-1", "gamma-1"}
+	for _, what := range [][]string{nil, {"-s", "1300", "-M", "do"}} {
+		n.within(20*time.Second, fmt.Sprintf("all pings %v are answered", what), func() bool {
+			silent := n.allPing(nodes, n.addrs, what...)
+			return len(silent) == 0
+		})
+	}
+	v6 := map[string]string{}
+	for _, node := range nodes {
+		o, err := n.overlayOf(node)
+		n.must(err)
+		v6[node] = o.Address6
+	}
+	if silent := n.allPing(nodes, v6, "-6"); len(silent) > 0 {
+		t.Errorf("over IPv6: %s", strings.Join(silent, "\n"))
+	}
+	if !n.pings("gamma-1", "alpha-3.alpha") {
+		t.Error("gamma-1 does not reach alpha-3 by its name")
+	}
+	n.broadcastOnce(nodes)
+	n.joinLate(append(nodes, "late-1"))
+	n.guestMoves()
+	n.leaves("late-1", nodes)
+	n.uninstalled("beta-1")
+}
+
+// broadcastOnce has a node that is no gateway send to all, and wants one copy at each of the others.
+func (n *testnet) broadcastOnce(nodes []string) {
+	n.t.Helper()
+	const listen = `exec timeout 4 tcpdump -l -n -i vcpeer0 -c 8 'udp and port 9999 and not src host %s' 2>/dev/null`
+	from := "alpha-3"
+	heard := map[string]*strings.Builder{}
+	var ends []func() error
+	for _, node := range nodes {
+		out := new(strings.Builder)
+		cmd := n.Command(n.ctx, node, "sh", "-c", fmt.Sprintf(listen, "0.0.0.0"))
+		cmd.Stdout = out
+		n.must(cmd.Start())
+		heard[node], ends = out, append(ends, cmd.Wait)
+	}
+	n.within(5*time.Second, "the listeners listen", func() bool {
+		for _, node := range nodes {
+			if out, err := n.try(node, "grep -c . /proc/net/packet"); err != nil || out < "3" {
+				return false
+			}
+		}
+		return true
+	})
+	n.sh(from, `printf hello | socat - UDP-DATAGRAM:10.77.255.255:9999,broadcast`)
+	for _, end := range ends {
+		_ = end() // the time is up
+	}
+	for node, out := range heard {
+		if got := strings.Count(out.String(), " > 10.77.255.255.9999"); got != 1 {
+			n.t.Errorf("%s saw %d copies of a broadcast of %s, want 1", node, got, from)
+		}
+	}
+}
+
+// joinLate starts a site and wants it to be reached from and to all soon after it runs.
+func (n *testnet) joinLate(nodes []string) {
+	n.t.Helper()
+	n.must(n.StartDaemon(n.ctx, "late-1", netlab.VCPeer))
+	n.within(20*time.Second, "late-1 has an address", func() bool {
+		o, err := n.overlayOf("late-1")
+		if err == nil && o.Address != "" {
+			n.addrs["late-1"] = o.Address
+		}
+		return n.addrs["late-1"] != ""
+	})
+	took := n.within(15*time.Second, "late-1 is reached from and to all", func() bool {
+		to := map[string]string{"late-1": n.addrs["late-1"]}
+		return len(n.allPing(nodes, to)) == 0 && len(n.allPing([]string{"late-1"}, n.addrs)) == 0
+	})
+	n.t.Logf("late-1 is reached from and to all %v after it has its address", took.Round(time.Millisecond))
+	// Nobody told it of the smaller MTU on the way.
+	n.within(15*time.Second, "the smaller MTU is known", func() bool { return n.path("beta-1", "late-1").MTU == 1358 })
+	n.within(5*time.Second, "a packet that is too large is answered", func() bool {
+		out, _ := n.try("beta-1", "ping -c 2 -i 0.2 -W 1 -M do -s 1400 "+n.addrs["late-1"])
+		return strings.Contains(out, "message too long, mtu=1358") || strings.Contains(out, "mtu = 1358")
+	})
+}
+
+// guestMoves puts a container on the network, has others reach it by name, and moves it to another site.
+func (n *testnet) guestMoves() {
+	n.t.Helper()
+	for _, node := range []string{"alpha-3", "beta-1"} {
+		n.sh(node, "ip netns add box; ip link add box0 type veth peer name eth0 netns box")
+	}
+	n.sh("alpha-3", "vcpeer attach box0 --name web")
+	n.within(20*time.Second, "beta-1 reaches the guest", func() bool { return n.pings("beta-1", "web.alpha") })
+	before := n.sh("gamma-1", "getent ahostsv4 web.alpha | cut -d' ' -f1 | head -1")
+	n.sh("beta-1", "vcpeer attach box0 --name web --move")
+	n.within(10*time.Second, "gamma-1 reaches the guest at its new site", func() bool { return n.pings("gamma-1", "web.beta") })
+	if after := n.sh("gamma-1", "getent ahostsv4 web.beta | cut -d' ' -f1 | head -1"); after != before {
+		n.t.Errorf("the guest moved from %s to %s: it must keep its address", before, after)
+	}
+	n.within(5*time.Second, "the guest reaches a node behind a gateway", func() bool {
+		_, err := n.try("beta-1", "ip netns exec box ping -q -c 1 -W 1 "+n.addrs["alpha-3"])
+		return err == nil
+	})
+	n.sh("beta-1", "vcpeer detach web --forget")
+	n.within(5*time.Second, "the guest's name is gone", func() bool {
+		_, err := n.try("gamma-1", "getent hosts web.beta")
+		return err != nil
+	})
+}
+
+// leaves takes a node out while others talk, and wants nothing of it to be left with them, and nothing lost.
+func (n *testnet) leaves(node string, others []string) {
+	n.t.Helper()
+	talk := n.stream("beta-1", "alpha-1", 10*time.Millisecond)
+	addr := n.addrs[node]
+	n.sh(node, "vcpeer leave --yes")
+	for _, other := range others {
+		n.within(10*time.Second, other+" has forgotten "+node, func() bool {
+			flows, err := n.try(other, "ovs-ofctl dump-flows vcpeer0; cat /etc/hosts")
+			return err == nil && !strings.Contains(flows, addr) && !strings.Contains(flows, mac(addr)) && !strings.Contains(flows, "44.128.3.1")
+		})
+	}
+	if r := talk.stop(); r.lost > 0 {
+		n.t.Errorf("a leave cost two others packets: %v", r)
+	}
+}
+
+// mac is the fixed address of a machine in the network.
+func mac(addr string) string {
+	var a, b, c, d int
+	fmt.Sscanf(addr, "%d.%d.%d.%d", &a, &b, &c, &d)
+	return fmt.Sprintf("02:76:00:00:%02x:%02x", c, d)
+}
+
+// uninstalled wants a node to leave nothing in its machine.
+func (n *testnet) uninstalled(node string) {
+	n.t.Helper()
+	n.sh(node, "vcpeer stop && vcpeer uninstall --yes")
+	if out := n.sh(node, "ovs-vsctl list-br"); out != "" {
+		n.t.Errorf("bridges are left: %s", out)
+	}
+	if out := n.sh(node, "nft list tables; ip -br link; ip route; grep vcpeer /etc/hosts || true"); strings.Contains(out, "vcpeer") {
+		n.t.Errorf("left behind: %s", out)
+	}
+}
