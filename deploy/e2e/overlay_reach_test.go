@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +75,15 @@ func (n *testnet) broadcastOnce(nodes []string) {
 		}
 		return true
 	})
-	n.sh(from, `printf hello | socat - UDP-DATAGRAM:10.77.255.255:9999,broadcast`)
+	n.must(n.Machine(from).InNetwork(func() error {
+		conn, err := net.Dial("udp4", "10.77.255.255:9999") // Go asks for leave to send broadcasts by itself
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_, err = conn.Write([]byte("hello"))
+		return err
+	}))
 	for _, end := range ends {
 		_ = end() // the time is up
 	}
