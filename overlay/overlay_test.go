@@ -1,0 +1,307 @@
+package overlay
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"vcpeer/crdt"
+	"vcpeer/overlay/flow"
+	"vcpeer/overlay/label"
+	"vcpeer/overlay/path"
+	"vcpeer/overlay/probe"
+	"vcpeer/overlay/underlay"
+)
+
+// cluster reads "site: node node …; site: …" into records. A node is a name with an optional label "a#7"; "a-" takes no part.
+// Nodes get IDs, addresses and underlay addresses in their order. The first is this node.
+func cluster(t testing.TB, text string) Records {
+	t.Helper()
+	r := Records{Net4: netip.MustParsePrefix("10.77.0.0/16"), Net6: netip.MustParsePrefix("fd00:77::/64")}
+	for i, part := range strings.Split(text, ";") {
+		name, nodes, _ := strings.Cut(part, ":")
+		for _, word := range strings.Fields(nodes) {
+			word, out := strings.CutSuffix(word, "-")
+			node, number, _ := strings.Cut(word, "#")
+			var l uint16
+			fmt.Sscan(number, &l)
+			k := byte(len(r.Nodes) + 1)
+			r.Nodes = append(r.Nodes, Node{
+				ID: crdt.NodeID{k}, Name: node, Site: crdt.SiteID{byte(i + 1)}, SiteName: strings.TrimSpace(name), Label: label.Label(l),
+				Address: netip.AddrFrom4([4]byte{10, 77, 0, k}), Underlay: []netip.Addr{netip.AddrFrom4([4]byte{44, 0, 0, k})},
+				UnderlayMTU: 1500, Takes: !out,
+			})
+		}
+	}
+	r.Self = r.Nodes[0].ID
+	return r
+}
+
+func localOf(r Records) []underlay.Local {
+	a := r.topology().self.Underlay[0]
+	return []underlay.Local{{Addr: a, Prefix: netip.PrefixFrom(a, 24).Masked(), Link: "eth0", MTU: 1500}}
+}
+
+func TestWhoIsAGateway(t *testing.T) {
+	r := cluster(t, "s: a b c d; o: e")
+	for i, want := range []bool{true, true, false, false} {
+		r.Self = r.Nodes[i].ID
+		if got := ShallBeGateway(r, func(crdt.NodeID) bool { return true }); got != want {
+			t.Errorf("node %d of four: %v, want %v", i, got, want)
+		}
+	}
+	r.Self = r.Nodes[2].ID
+	if !ShallBeGateway(r, func(id crdt.NodeID) bool { return id != r.Nodes[0].ID }) {
+		t.Error("the third is none although the first is dead")
+	}
+}
+
+func TestWhatFollowsFromRecords(t *testing.T) {
+	r := cluster(t, "kyoto: a#1 b; osaka: c#2 d; lab: e#3 x-")
+	r.Guests = []Guest{
+		{ID: "here", Address: netip.MustParseAddr("10.77.1.1"), At: r.Nodes[0].ID},
+		{ID: "near", Address: netip.MustParseAddr("10.77.1.2"), At: r.Nodes[1].ID},
+		{ID: "far", Address: netip.MustParseAddr("10.77.1.3"), At: r.Nodes[3].ID},
+		{ID: "nowhere", Address: netip.MustParseAddr("10.77.1.4")},
+	}
+	topo := r.topology()
+	p := choosePeers(topo, localOf(r), 0)
+	w := wantFlows(r, topo, p, decided{linkMTU: func(netip.Addr, int) int { return 1458 }, guests: map[string]uint16{"here": 1000}})
+	var got []string
+	for _, h := range w.Hosts {
+		got = append(got, h.String())
+	}
+	slices.Sort(got)
+	want := []string{
+		"02:76:00:00:00:01 here, port 65534", "02:76:00:00:00:02 at 44.0.0.2",
+		"02:76:00:00:00:03 behind g2", "02:76:00:00:00:04 behind g2", "02:76:00:00:00:05 behind g3",
+		"02:76:00:00:01:01 here, port 1000", "02:76:00:00:01:02 at 44.0.0.2", "02:76:00:00:01:03 behind g2",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("hosts\n got %s\nwant %s", strings.Join(got, "\n     "), strings.Join(want, "\n     "))
+	}
+	if len(w.Paths) != 2 || len(w.Paths[0].Via) != 0 || w.Paths[0].MTU != 1458 {
+		t.Errorf("before anything is measured frames go straight: %+v", w.Paths)
+	}
+	r.Encrypt = true
+	if w := wantFlows(r, topo, p, decided{linkMTU: func(netip.Addr, int) int { return 0 }}); len(w.Paths) != 0 || !w.Gateways[0].Sealed {
+		t.Errorf("encrypted links only, and paths %+v", w.Paths)
+	}
+}
+
+func TestAHostIsBehindTheGatewayThatReachesIt(t *testing.T) {
+	r := cluster(t, "a: a#1; b: b#2 c#3 d")
+	topo := r.topology()
+	both := path.Table{
+		Choices: []path.Choice{{Path: path.Path{Dst: 2}}, {Path: path.Path{Dst: 3}}},
+		Sites:   []path.SiteChoice{{Site: topo.others[0].id.String(), Path: path.Path{Dst: 3}}},
+	}
+	for _, tt := range []struct {
+		table path.Table
+		want  [3]label.Label
+	}{
+		{path.Table{}, [3]label.Label{2, 2, 2}},
+		{both, [3]label.Label{2, 3, 3}},
+		{path.Table{Choices: both.Choices[1:], Sites: both.Sites}, [3]label.Label{3, 3, 3}},
+	} {
+		for i, want := range tt.want {
+			if got := behind(topo, tt.table, r.Nodes[1+i]); got != want {
+				t.Errorf("%s is behind %v, want %v", r.Nodes[1+i].Name, got, want)
+			}
+		}
+	}
+}
+
+// TestDoubt wants a path that fails from end to end to be left though each of its gateways says that its links are up, the
+// links of others to be believed again after a while, and rows to be the same memory while nothing changes.
+func TestDoubt(t *testing.T) {
+	r := cluster(t, "a: a#1; b: b#2; c: c#3")
+	s := &session{doubts: map[doubtful]time.Time{}, doubted: map[label.Label][]path.Link{}, records: r, topology: r.topology()}
+	s.links = []measured{{node: r.Nodes[1], up: true}}
+	now := time.Unix(1000, 0)
+	said := []path.Row{{From: 2, Links: []path.Link{{To: 1, Up: true}, {To: 3, Up: true}}}}
+	s.suspect([]probe.Link{{ID: probe.Gateway(3), Via: []label.Label{2}, Measured: true}}, now)
+	first := s.doubt(slices.Clone(said), now)
+	if first[0].Links[1].Up || !first[0].Links[0].Up || !said[0].Links[1].Up {
+		t.Fatalf("doubted %+v, said %+v", first, said)
+	}
+	if again := s.doubt(slices.Clone(said), now); &again[0].Links[0] != &first[0].Links[0] {
+		t.Error("the same doubt is other memory")
+	}
+	if later := s.doubt(slices.Clone(said), now.Add(doubtTime+time.Second)); !later[0].Links[1].Up {
+		t.Error("a doubt lasts for ever")
+	}
+	s.links[0].up = false // the first link is down: nothing is known of the others
+	s.suspect([]probe.Link{{ID: probe.Gateway(3), Via: []label.Label{2}, Measured: true}}, now.Add(time.Minute))
+	if len(s.doubts) != 0 {
+		t.Errorf("doubts %v behind a link that is down", s.doubts)
+	}
+}
+
+func TestUplink(t *testing.T) {
+	var u uplink
+	up := func(l label.Label, ms int) candidate { return candidate{l, true, time.Duration(ms) * time.Millisecond} }
+	down := func(l label.Label) candidate { return candidate{l: l} }
+	for _, tt := range []struct {
+		name string
+		all  []candidate
+		want label.Label
+	}{
+		{"none", nil, 0},
+		{"nothing is measured", []candidate{down(1), down(2)}, 1},
+		{"the one that answers", []candidate{down(1), up(2, 5)}, 2},
+		{"it stays though another is nearer", []candidate{up(1, 1), up(2, 5)}, 2},
+		{"until it fails", []candidate{up(1, 1), down(2)}, 1},
+		{"or goes", []candidate{up(3, 1)}, 3},
+	} {
+		if got := u.choose(tt.all); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestWatchedLinks wants both ends to agree on what is watched by what they said, ports to be given once, and a wish to
+// survive noise.
+func TestWatchedLinks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := watch{most: rapid.IntRange(0, 4).Draw(t, "most"), ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}}
+		for range 20 {
+			var near []nearness
+			n := rapid.IntRange(0, 9).Draw(t, "gateways")
+			for l := 1; l <= n; l++ {
+				near = append(near, nearness{label.Label(l), time.Duration(rapid.IntRange(0, 50).Draw(t, "ms")) * time.Millisecond})
+			}
+			asked := []label.Label{label.Label(rapid.IntRange(1, 12).Draw(t, "asked"))}
+			before := map[label.Label]uint16{}
+			for l, p := range w.ports {
+				before[l] = p
+			}
+			w.choose(near, asked)
+			if want := min(w.most, n); len(w.wish) != want {
+				t.Fatalf("%d wishes of %d gateways, want %d", len(w.wish), n, want)
+			}
+			seen := map[uint16]bool{}
+			for l, p := range w.ports {
+				if seen[p] || p < firstProtected || int(l) > n {
+					t.Fatalf("ports %v with %d gateways", w.ports, n)
+				}
+				if old, ok := before[l]; ok && old != p {
+					t.Fatalf("the port of %v moved from %d to %d", l, old, p)
+				}
+				seen[p] = true
+			}
+			if _, ok := w.ports[asked[0]]; !ok && int(asked[0]) <= n {
+				t.Fatalf("%v asked to be watched and is not: %v", asked[0], w.ports)
+			}
+		}
+	})
+}
+
+func TestBFDIsBelievedForAWhile(t *testing.T) {
+	now := time.Unix(1000, 0)
+	w := watch{ports: map[label.Label]uint16{7: 100}, bfd: map[label.Label]bfdState{}}
+	steps := []struct {
+		up   bool
+		wait time.Duration
+		want bool
+	}{{false, 0, false}, {true, time.Second, true}, {false, time.Second, true}, {false, bfdTrust, false}, {true, 0, true}}
+	for i, s := range steps {
+		w.heard(7, s.up, "", now)
+		now = now.Add(s.wait)
+		if got := w.believed(now)[7]; got != s.want {
+			t.Errorf("step %d: believed %v, want %v", i, got, s.want)
+		}
+	}
+	if w.heard(8, true, "up", now) {
+		t.Error("a session without a port counts")
+	}
+}
+
+func TestSayings(t *testing.T) {
+	s := saying{row: path.Row{From: 3, Links: []path.Link{{To: 5, RTT: 20 * time.Millisecond, MTU: 1458, Up: true}}}, watch: []label.Label{5, 9}}
+	got, err := decodeSaying(s.encode())
+	if err != nil || got.row.From != 3 || len(got.row.Links) != 1 || !slices.Equal(got.watch, s.watch) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	r := cluster(t, "a: a#1; b: b#3")
+	var heard sayings
+	if errs := heard.take([]Heard{{From: r.Nodes[1].ID, Version: 1, Value: s.encode()}, {From: crdt.NodeID{99}, Version: 1, Value: []byte{255}}}); len(errs) != 1 {
+		t.Errorf("errors %v, want one", errs)
+	}
+	topo := r.topology()
+	if rows := heard.rows(topo); len(rows) != 1 || rows[0].From != 3 {
+		t.Errorf("rows %v", rows)
+	}
+	r.Nodes[1].Label = 4 // what it said of its old label counts for nothing: nobody speaks for another
+	if rows := heard.rows(r.topology()); len(rows) != 0 {
+		t.Errorf("rows %v of another label", rows)
+	}
+}
+
+func FuzzSaying(f *testing.F) {
+	f.Add(saying{row: path.Row{From: 3}}.encode())
+	f.Add([]byte{2, 0, 1, 0, 2})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if s, err := decodeSaying(b); err == nil {
+			if _, err := decodeSaying(s.encode()); err != nil {
+				t.Errorf("what was read cannot be said again: %v", err)
+			}
+		}
+	})
+}
+
+func TestGuestPortsStay(t *testing.T) {
+	g := guestPorts{}
+	g.take(map[string]string{"x": "tap0", "y": "tap1"})
+	x := g["x"].port
+	g.take(map[string]string{"x": "tap0", "z": "tap2"})
+	if g["x"].port != x || len(g) != 2 || g["z"].port == x || g["z"].port < firstGuest {
+		t.Errorf("%v", g)
+	}
+	g.take(map[string]string{"x": "tap9"})
+	if g["x"].iface != "tap9" {
+		t.Errorf("%v", g)
+	}
+}
+
+func TestAnswersToLargePackets(t *testing.T) {
+	l := newTooLarge()
+	l.set(map[flow.Slot]int{0x0102: 1400})
+	frame := make([]byte, 14+1500)
+	copy(frame, []byte{2, 0x76, 0, 0, 1, 2, 2, 0x76, 0, 0, 9, 9, 8, 0, 0x45})
+	frame[16], frame[17] = 1500>>8, 1500&0xff
+	now := time.Unix(0, 0)
+	answers := 0
+	for range 1000 {
+		if _, ok := l.answer(frame, now); ok {
+			answers++
+		}
+	}
+	if answers != answerBurst {
+		t.Errorf("%d answers at once, want %d", answers, answerBurst)
+	}
+	if _, ok := l.answer(frame[:14+1400], now.Add(time.Minute)); ok {
+		t.Error("a packet that fits was answered")
+	}
+}
+
+func TestPortNames(t *testing.T) {
+	for _, l := range []label.Label{1, 77, label.Last} {
+		if got, ok := watchedLabel("vcpeer0", watchedPort("vcpeer0", l)); !ok || got != l {
+			t.Errorf("%v becomes %v, %v", l, got, ok)
+		}
+		if n := len(watchedPort("vcpeer0", l)); n > 15 {
+			t.Errorf("a name of %d bytes", n)
+		}
+	}
+	for _, name := range []string{"vcpeer0g", "vcpeer0c", "vcpeer0p", "vcpeer0p0", "vcpeer0p99999", "vcpeer1p7", "eth0"} {
+		if _, ok := watchedLabel("vcpeer0", name); ok {
+			t.Errorf("%s is taken for the port of a watched link", name)
+		}
+	}
+}
