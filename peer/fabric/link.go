@@ -31,7 +31,6 @@ type link struct {
 	learned []ma.Multiaddr      // from its record
 	found   []ma.Multiaddr      // beside those, where others have seen that it can be reached
 	relays  []crdt.NodeID       // through which it says that it is reached
-	detours []crdt.NodeID       // relays of ours, tried when all else had failed
 	punch   puncher             // getting from a relay to a direct connection
 	conns   []*conn             // open connections, oldest first
 	speaks  map[string]struct{} // protocols it has accepted since it was last unconnected
