@@ -45,7 +45,11 @@ func (d *Daemon) belong(ctx context.Context, records *replica.Replica, net *fabr
 	if len(d.cfg.Seeds) > 0 || d.cfg.Token != "" {
 		return d.join(ctx, records, net)
 	}
-	id, err := records.Found(d.siteName())
+	addresses := crdt.DefaultRange()
+	if d.cfg.Network != "" {
+		addresses = netip.MustParsePrefix(d.cfg.Network) // the configuration has passed its checks
+	}
+	id, err := records.FoundIn(addresses, d.siteName())
 	if err != nil {
 		return fmt.Errorf("found a cluster: %w", err)
 	}

@@ -36,7 +36,7 @@ func (d *Daemon) startOverlay(ctx context.Context, n *node) error {
 	network, err := overlay.New(overlay.Config{
 		Self: n.self, Protect: d.cfg.Protect, Underlay: underlayFilter(n.replica.View, d.cfg.Underlay), Log: n.log,
 		Publish: n.publishLinks,
-		Facts:   func(f overlay.Facts) { n.tasks.Go(func() { n.putFacts(ctx, f) }) },
+		Facts:   func(f overlay.Facts) { n.tasks.Go(func() { n.putFacts(ctx, f, d.cfg.Transit == config.TransitOff) }) },
 		Tell:    func(code, text string) { n.events.Add(code, text) },
 	})
 	if err != nil {
@@ -67,8 +67,8 @@ func (n *node) publishLinks(value []byte) {
 }
 
 // putFacts writes how this node takes part into its host record.
-func (n *node) putFacts(ctx context.Context, f overlay.Facts) {
-	facts := crdt.UnderlayFacts{Underlay: f.Underlay, UnderlayMTU: f.MTU}
+func (n *node) putFacts(ctx context.Context, f overlay.Facts, noTransit bool) {
+	facts := crdt.UnderlayFacts{Underlay: f.Underlay, UnderlayMTU: f.MTU, NoTransit: noTransit}
 	if f.Takes {
 		facts.Overlay = label.Version
 	}

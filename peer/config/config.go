@@ -38,6 +38,12 @@ const (
 	OverlayOff  = "off"
 )
 
+// Whether a gateway forwards for other sites, in Config.Transit.
+const (
+	TransitOn  = "on"
+	TransitOff = "off"
+)
+
 // MaxProtect is how many links a node can watch with BFD without missing beats: beyond some hundred sessions Open vSwitch
 // loses count of them.
 const MaxProtect = 64
@@ -59,7 +65,9 @@ type Config struct {
 	JobsAs    string   // JobsAsAccount or JobsAsSelf
 	Integrate string   // IntegrateOn or IntegrateOff: keep a block in /etc/hosts and serve accounts to the system
 	Overlay   string   // OverlayOn or OverlayOff: take part in the network over all sites
-	Underlay  []string // addresses or interfaces that its tunnels use; empty: every address that is listened on
+	Network   string   // addresses of the network of a cluster that this node founds, a private /16; empty: 10.77.0.0/16
+	Underlay  []string // addresses or interfaces that its tunnels use; empty: every address of the machine
+	Transit   string   // TransitOn or TransitOff: forward for other sites where that makes their paths shorter
 	Protect   int      // links to other sites that fail over within 300 ms, 0 to MaxProtect
 	LogLevel  string   // debug, info, warn, error
 	LogFormat string   // text, json, or auto: text on a terminal
@@ -95,6 +103,11 @@ func (c *Config) Validate() error {
 	if c.Slots < -1 {
 		return fmt.Errorf("slots %d: want 0 (all CPUs), -1 (none) or a number of CPUs", c.Slots)
 	}
+	if c.Network != "" {
+		if p, err := netip.ParsePrefix(c.Network); err != nil || p.Bits() != 16 || !p.Addr().IsPrivate() || p != p.Masked() {
+			return fmt.Errorf("network %q: want a /16 of private IPv4 addresses, such as 10.77.0.0/16", c.Network)
+		}
+	}
 	if c.Protect < 0 || c.Protect > MaxProtect {
 		return fmt.Errorf("protect %d: want 0 to %d links", c.Protect, MaxProtect)
 	}
@@ -109,6 +122,7 @@ func (c *Config) validateWords() error {
 		{"jobs-as", c.JobsAs, []string{JobsAsAccount, JobsAsSelf}},
 		{"integrate", c.Integrate, []string{IntegrateAuto, IntegrateOn, IntegrateOff}},
 		{"overlay", c.Overlay, []string{OverlayAuto, OverlayOn, OverlayOff}},
+		{"transit", c.Transit, []string{TransitOn, TransitOff}},
 		{"log-level", c.LogLevel, levels},
 		{"log-format", c.LogFormat, formats},
 	} {
