@@ -40,6 +40,7 @@ type familySeen struct {
 	asked bool           // packets were sent there
 	near  bool           // the observer is on a network that this machine is on itself: what it sees says nothing of others
 	at    netip.AddrPort // where they were seen from; not valid: none came back, UDP does not pass
+	also  netip.AddrPort // where the second port saw them from
 	back  bool           // a packet from a socket this node had not sent to came in
 	tcp   bool           // a TCP connection came in
 	tried bool           // that was tried
@@ -55,10 +56,11 @@ func (o *observation) family(a netip.Addr) *familySeen {
 
 // observing is one question under way, on the asker's side.
 type observing struct {
-	mu    sync.Mutex
-	began time.Time
-	o     *observation
-	got   chan struct{} // holds something when anything has come
+	second uint16 // the observer's other port; 0: none
+	mu     sync.Mutex
+	began  time.Time
+	o      *observation
+	got    chan struct{} // holds something when anything has come
 }
 
 // observers answers others' questions and keeps this node's own.
@@ -136,6 +138,8 @@ func (o *observers) onPacket(from, local netip.AddrPort, b []byte) {
 	switch {
 	case kind == kindBack:
 		f.back = true
+	case from.Port() == q.second:
+		f.also = at
 	case !f.at.IsValid():
 		f.at = at
 		if q.o.rtt == 0 {
@@ -178,6 +182,14 @@ func (o *observers) serve(ctx context.Context, from crdt.NodeID, c net.Conn) {
 		defer o.leave(n)
 	}
 	answer.Busy = !dial
+	if q != nil {
+		second, err := net.ListenUDP("udp", nil)
+		if err == nil {
+			defer second.Close()
+			answer.Also = uint16(second.LocalAddr().(*net.UDPAddr).Port)
+			o.f.running.Go(func() { answerOn(second, n) })
+		}
+	}
 	if writeMessage(c, answer) != nil || q == nil {
 		return
 	}
@@ -188,6 +200,21 @@ func (o *observers) serve(ctx context.Context, from crdt.NodeID, c net.Conn) {
 		cancel()
 	}()
 	_ = writeMessage(c, o.dialBack(ctx, q, n, dial, socketOf(c.RemoteAddr()), ask.Port))
+}
+
+// answerOn tells whoever has the nonce where it is seen from, on a port of the occasion, until that closes.
+func answerOn(c *net.UDPConn, n nonce) {
+	b := make([]byte, reachPacketBytes+1)
+	for range packetTries * maxSeenPerNonce {
+		size, from, err := c.ReadFromUDPAddrPort(b)
+		if err != nil {
+			return
+		}
+		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		if kind, got, _, ok := parseReachPacket(b[:size]); ok && kind == kindAsk && got == n {
+			_, _ = c.WriteToUDPAddrPort(reachPacket(kindSeen, n, from), from)
+		}
+	}
 }
 
 // enter notes a question; dial: the member may be dialled back.
@@ -305,7 +332,7 @@ func (o *observers) observe(ctx context.Context, by crdt.NodeID) (observation, e
 	if err := readMessage(s, &seen); err != nil {
 		return observation{}, err
 	}
-	q := &observing{began: time.Now(), o: &observation{by: by, dialled: !seen.Busy}, got: make(chan struct{}, 1)}
+	q := &observing{second: seen.Also, began: time.Now(), o: &observation{by: by, dialled: !seen.Busy}, got: make(chan struct{}, 1)}
 	if err := q.o.stream.UnmarshalBinary(seen.Addr); err != nil && len(seen.Addr) > 0 {
 		return observation{}, fmt.Errorf("%w: %w", errReachMessage, err)
 	}
@@ -358,6 +385,9 @@ func (o *observers) ask(ctx context.Context, q *observing, n nonce, by crdt.Node
 		if sent++; sent <= packetTries {
 			for _, to := range targets {
 				_ = o.f.SendPackets(netip.AddrPort{}, to, askPacket(n), reachPacketBytes) // its family may not work here
+				if q.second != 0 {
+					_ = o.f.SendPackets(netip.AddrPort{}, netip.AddrPortFrom(to.Addr(), q.second), askPacket(n), reachPacketBytes)
+				}
 			}
 		}
 	}

@@ -585,7 +585,7 @@ func concludeFamily(all []familySeen, local []netip.Addr) (r FamilyReach) {
 	case seen == 0:
 	case slices.ContainsFunc(r.Seen, func(a netip.AddrPort) bool { return slices.Contains(local, a.Addr()) }):
 		r.Mapping = NotMapped
-	case len(r.Seen) > 1:
+	case len(r.Seen) > 1, slices.ContainsFunc(all, func(s familySeen) bool { return s.at.IsValid() && s.also.IsValid() && s.also != s.at }):
 		r.Mapping = PortEach
 	case seen > 1:
 		r.Mapping = SamePort

@@ -54,6 +54,7 @@ func TestConclude(t *testing.T) {
 		{"one observer", []familySeen{{asked: true, at: at("44.9.9.9:7475"), tried: true}}, "out yes, mapping unknown, udp no, tcp no, seen 1"},
 		{"port kept", []familySeen{{asked: true, at: at("44.9.9.9:7475")}, {asked: true, at: at("44.9.9.9:7475")}}, "out yes, mapping same for all, udp no, tcp unknown, seen 1"},
 		{"symmetric", []familySeen{{asked: true, at: at("44.9.9.9:1")}, {asked: true, at: at("44.9.9.9:2")}}, "out yes, mapping another for each, udp no, tcp unknown, seen 2"},
+		{"symmetric, seen by one", []familySeen{{asked: true, at: at("44.9.9.9:1"), also: at("44.9.9.9:2")}}, "out yes, mapping another for each, udp no, tcp unknown, seen 1"},
 		{"a packet back through a NAT proves nothing", []familySeen{{asked: true, at: at("44.9.9.9:1"), back: true}, {asked: true, at: at("44.9.9.9:1"), back: true}}, "out yes, mapping same for all, udp no, tcp unknown, seen 1"},
 		{"port forwarded", []familySeen{{asked: true, at: at("44.9.9.9:1"), tried: true, tcp: true}, {asked: true, at: at("44.9.9.9:1")}}, "out yes, mapping same for all, udp no, tcp yes, seen 1"},
 		{"neighbours on the LAN do not count", []familySeen{{asked: true, near: true, at: at("192.168.1.5:7475"), back: true, tcp: true, tried: true}, {asked: true, at: at("44.9.9.9:1"), tried: true}}, "out yes, mapping unknown, udp no, tcp no, seen 1"},

@@ -17,7 +17,7 @@ import (
 // asker sends packets with the nonce (kindAsk) to the observer's UDP port, by IPv4 and IPv6, which come back with the
 // address they were seen from (kindSeen). To each such address, and only to those, since the nonce proves that they are
 // the asker's, the observer sends a packet from a socket of the occasion (kindBack), and it tries to open a TCP connection
-// to the asker's port there. At the end it says how that went. No answer is longer than its question.
+// to the asker's port there. A second port of the observer shows whether the asker's NAT maps to another address for each. At the end it says how that went. No answer is longer than its question.
 const reachProtocol = "/vcpeer/reach/1"
 
 // Kinds of packets on the fabric's UDP port, after the byte firstFabric.
@@ -47,6 +47,7 @@ type reachAsk struct {
 type reachSeen struct {
 	Addr []byte `cbor:"1,keyasint,omitempty"` // netip.AddrPort of the connection, binary; absent: it has none
 	Busy bool   `cbor:"2,keyasint,omitempty"` // no dialling back now
+	Also uint16 `cbor:"3,keyasint,omitempty"` // a second UDP port that answers as well; 0: none
 }
 
 // reachResult is the last.

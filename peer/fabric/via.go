@@ -84,10 +84,16 @@ func circuitAddrs(relays []crdt.NodeID) []ma.Multiaddr {
 	return out
 }
 
-// addDetours has a peer that cannot be reached be tried through the relays that this node uses itself: what is known of it
-// may be old, or its relays may be out of reach from here. false: there are none that were not tried just now.
+// addDetours has a peer that cannot be reached be tried through the relays that this node uses itself, or could use: what is
+// known of the peer may be old, or nothing yet, or its relays may be out of reach from here. false: there are none that were
+// not tried just now.
 func (f *Fabric) addDetours(l *link) bool {
 	held := f.heldRelays()
+	for _, id := range f.peers() {
+		if len(held) < maxRelaysPerPeer && !slices.Contains(held, id) && f.cfg.Standing(id) == Member && f.reacher.dialled(id) {
+			held = append(held, id)
+		}
+	}
 	l.mu.Lock()
 	known := slices.Concat(l.relays, []crdt.NodeID{l.id})
 	l.mu.Unlock()

@@ -1,0 +1,55 @@
+package nat
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestManyOnOneRelay: many laboratories behind symmetric NATs have one relay between them. All of them are members, find
+// their place at it, and reach one another through it. VCPEER_LABS says how many, for a machine that can run so many nodes.
+func TestManyOnOneRelay(t *testing.T) {
+	labs, err := strconv.Atoi(os.Getenv("VCPEER_LABS"))
+	if err != nil {
+		t.Skip("VCPEER_LABS=50 starts 51 nodes")
+	}
+	var b strings.Builder
+	b.WriteString("sites:\n  hub: {nodes: [hub]}\n")
+	for i := range labs {
+		fmt.Fprintf(&b, "  lab%d: {nodes: [lab%d], nat: symmetric}\n", i, i)
+	}
+	b.WriteString("links:\n  default: delay=10ms\n")
+	began := time.Now()
+	l := up(t, b.String())
+	t.Logf("%d labs had joined after %v", labs, time.Since(began).Round(time.Second))
+	eventually(t, time.Minute, func() string {
+		if c := netcheck(t, l, "hub", "hub").Carries; c.Places != labs {
+			return fmt.Sprintf("the relay has %d places", c.Places)
+		}
+		return ""
+	})
+	// Each asks ten others.
+	for i := range 5 {
+		name := fmt.Sprintf("lab%d", 10*i)
+		var others []string
+		for j := range 10 {
+			others = append(others, fmt.Sprintf("lab%d", (10*i+3*j+1)%labs))
+		}
+		eventually(t, time.Minute, func() string {
+			n := netcheck(t, l, name, others...)
+			if n.Lost > 0 {
+				return fmt.Sprintf("%s does not reach %d of %d: %+v", name, n.Lost, len(n.Members), n.Members)
+			}
+			return ""
+		})
+	}
+	c := netcheck(t, l, "hub", "hub").Carries
+	t.Logf("after %v the relay has %d places, %d circuits, and has carried %d KiB", time.Since(began).Round(time.Second), c.Places, c.Circuits, c.Bytes>>10)
+	st := netcheck(t, l, "lab7")
+	if st.Lost > 0 {
+		t.Errorf("lab7 does not reach %d of %d", st.Lost, len(st.Members))
+	}
+}
