@@ -38,7 +38,7 @@ test: ## install what the tests need, run all of them with the race detector
 	deploy/test/run.sh
 
 .PHONY: bench
-bench: build ## measure: submit, start, throughput, join, detection, memory, idle CPU
+bench: build ## measure what users wait for; BENCH_ONLY=overlay (root): the network against static GRE, tinc, babeld
 	deploy/bench/run.sh
 
 .PHONY: fuzz
