@@ -132,7 +132,7 @@ func (s *sayings) offers(t topology, l label.Label) map[label.Label]bool {
 // each calls f for every gateway of the other sites.
 func each(t topology, f func(Node)) {
 	for _, s := range t.others {
-		for _, n := range s.gateways() {
+		for _, n := range s.gateways {
 			f(n)
 		}
 	}

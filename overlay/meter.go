@@ -92,7 +92,7 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 	self := probe.Self{Label: t.self.Label, Slot: slot}
 	if !t.self.Label.Valid() {
 		var out []probe.Target
-		for _, g := range t.own.gateways() {
+		for _, g := range t.own.gateways {
 			at, _ := slotOf(g.Address)
 			if a, ok := s.peers.near[at]; ok {
 				out = append(out, probe.Target{ID: probe.Node(at), Addr: a, Class: probe.Fast})
@@ -135,7 +135,7 @@ func (s *session) measure(r probe.Report, now time.Time) []measured {
 	nodes := map[probe.ID]Node{}
 	each(s.topology, func(g Node) { nodes[probe.Gateway(g.Label)] = g })
 	if !s.topology.self.Label.Valid() {
-		for _, g := range s.topology.own.gateways() {
+		for _, g := range s.topology.own.gateways {
 			at, _ := slotOf(g.Address)
 			nodes[probe.Node(at)] = g
 		}

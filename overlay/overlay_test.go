@@ -3,6 +3,7 @@ package overlay
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -304,4 +305,41 @@ func TestPortNames(t *testing.T) {
 			t.Errorf("%s is taken for the port of a watched link", name)
 		}
 	}
+}
+
+// BenchmarkThousandSites is what a round costs at a gateway among a thousand, without measuring and planning, which have
+// benchmarks of their own: to find that nothing has changed, and to make the tables anew when something has.
+func BenchmarkThousandSites(b *testing.B) {
+	var text strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&text, "s%d: n%d#%d;", i, i, i+1)
+	}
+	r := cluster(b, strings.TrimSuffix(text.String(), ";"))
+	table := path.Table{}
+	for i := range r.Nodes {
+		n := &r.Nodes[i]
+		n.ID, n.Site = crdt.NodeID{byte(i >> 8), byte(i), 1}, crdt.SiteID{byte(i >> 8), byte(i), 1}
+		n.Address, n.Underlay = netip.AddrFrom4([4]byte{10, 77, byte(i >> 8), byte(i)}), []netip.Addr{netip.AddrFrom4([4]byte{44, 1, byte(i >> 8), byte(i)})}
+		if i > 0 {
+			table.Choices = append(table.Choices, path.Choice{Path: path.Path{Dst: n.Label, MTU: 1458}})
+		}
+	}
+	r.Self = r.Nodes[0].ID
+	topo, local := r.topology(), localOf(r)
+	want := func() flow.Want {
+		return wantFlows(r, topo, choosePeers(topo, local, 0), decided{table: table, linkMTU: func(netip.Addr, int) int { return 1458 }})
+	}
+	before := want()
+	b.Run("unchanged", func(b *testing.B) {
+		for b.Loop() {
+			if now := want(); !reflect.DeepEqual(now, before) {
+				b.Fatal("equal records give another wish")
+			}
+		}
+	})
+	b.Run("tables", func(b *testing.B) {
+		for b.Loop() {
+			b.ReportMetric(float64(len(flow.Build(before).Flows)), "flows")
+		}
+	})
 }

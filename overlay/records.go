@@ -8,6 +8,7 @@ import (
 	"vcpeer/crdt"
 	"vcpeer/overlay/flow"
 	"vcpeer/overlay/label"
+	"vcpeer/overlay/path"
 )
 
 // Records is what the cluster's records say of the network, as of one moment.
@@ -53,21 +54,22 @@ func slotOf(a netip.Addr) (flow.Slot, bool) {
 
 // site is the nodes of one site that take part, by ID.
 type site struct {
-	id    crdt.SiteID
-	name  string
-	nodes []Node
+	id       crdt.SiteID
+	key      string // id as text, as package path and flow know it
+	name     string
+	nodes    []Node
+	gateways []Node // those with a label, by label
 }
 
-// gateways are the nodes with a label, by label.
-func (s site) gateways() []Node {
-	var out []Node
+// sort puts in order what was collected.
+func (s *site) sort() {
+	slices.SortFunc(s.nodes, func(a, b Node) int { return a.ID.Compare(b.ID) })
 	for _, n := range s.nodes {
 		if n.Label.Valid() {
-			out = append(out, n)
+			s.gateways = append(s.gateways, n)
 		}
 	}
-	slices.SortFunc(out, func(a, b Node) int { return cmp.Compare(a.Label, b.Label) })
-	return out
+	slices.SortFunc(s.gateways, func(a, b Node) int { return cmp.Compare(a.Label, b.Label) })
 }
 
 // topology is the records put in order for one node.
@@ -76,6 +78,7 @@ type topology struct {
 	own    site
 	others []site // by ID
 	byID   map[crdt.NodeID]Node
+	plan   []path.Gateway // this one and those of other sites, as package path knows them
 }
 
 func (r Records) topology() topology {
@@ -91,13 +94,13 @@ func (r Records) topology() topology {
 		}
 		s := sites[n.Site]
 		if s == nil {
-			s = &site{id: n.Site, name: n.SiteName}
+			s = &site{id: n.Site, key: n.Site.String(), name: n.SiteName}
 			sites[n.Site] = s
 		}
 		s.nodes = append(s.nodes, n)
 	}
 	for id, s := range sites {
-		slices.SortFunc(s.nodes, func(a, b Node) int { return a.ID.Compare(b.ID) })
+		s.sort()
 		if id == t.self.Site {
 			t.own = *s
 		} else {
@@ -105,6 +108,12 @@ func (r Records) topology() topology {
 		}
 	}
 	slices.SortFunc(t.others, func(a, b site) int { return slices.Compare(a.id[:], b.id[:]) })
+	t.plan = append(t.plan, path.Gateway{Label: t.self.Label, Site: t.own.key, NoTransit: t.self.NoTransit})
+	for _, s := range t.others {
+		for _, g := range s.gateways {
+			t.plan = append(t.plan, path.Gateway{Label: g.Label, Site: s.key, NoTransit: g.NoTransit})
+		}
+	}
 	return t
 }
 

@@ -23,11 +23,13 @@ type session struct {
 	sw   *ovs.Switch
 	info ovs.Info
 
-	records  Records
-	topology topology
-	heard    sayings
-	local    []underlay.Local
-	peers    peers
+	records    Records
+	topology   topology
+	lookedAt   *Records // that both were taken from
+	heard      sayings
+	listenedTo *[]Heard // that it was taken from
+	local      []underlay.Local
+	peers      peers
 
 	uplink  uplink
 	watch   watch
@@ -81,14 +83,20 @@ func (s *session) run(ctx context.Context) error {
 	s.start = func(run func(context.Context) error) { parts.Go(func() { _ = run(ctx) }) } // it ends with ctx
 	s.takeOver(time.Now())
 	parts.Go(func() { s.applier.run(ctx) })
-	ticker := time.NewTicker(tick)
+	ticker, late := time.NewTicker(tick), time.NewTimer(0)
 	defer ticker.Stop()
-	s.round(ctx, time.Now())
+	defer late.Stop()
+	last := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-s.n.wake:
+			if wait := gather - time.Since(last); wait > 0 {
+				late.Reset(wait)
+				continue
+			}
+		case <-late.C:
 		case <-s.urgent:
 		case <-ticker.C:
 		case done := <-s.applier.results:
@@ -98,9 +106,14 @@ func (s *session) run(ctx context.Context) error {
 		case ev := <-s.sw.Events():
 			s.hear(ev)
 		}
-		s.round(ctx, time.Now())
+		last = time.Now()
+		s.round(ctx, last)
 	}
 }
+
+// gather is how long what is handed over in short order waits to be looked at together: when many sites start at once, each
+// of a thousand gateways says something.
+const gather = 30 * time.Millisecond
 
 // took takes note of how a round of the applier went.
 func (s *session) took(done applied) {
@@ -166,9 +179,12 @@ func (s *session) look(now time.Time) bool {
 	if r == nil {
 		return false
 	}
-	s.records = *r
-	s.topology = s.records.topology()
-	if h := s.n.heard.Load(); h != nil {
+	if r != s.lookedAt {
+		s.lookedAt, s.records = r, *r
+		s.topology = s.records.topology()
+	}
+	if h := s.n.heard.Load(); h != nil && h != s.listenedTo {
+		s.listenedTo = h
 		for _, err := range s.heard.take(*h) {
 			s.n.cfg.Log.Debug("what a gateway says of its links is left out", "err", err)
 		}
@@ -184,11 +200,7 @@ func (s *session) look(now time.Time) bool {
 
 // plan chooses the paths of a gateway.
 func (s *session) plan(links []measured, now time.Time) {
-	in := path.Input{Self: s.topology.self.Label, SealedOnly: s.records.Encrypt}
-	in.Gateways = append(in.Gateways, path.Gateway{Label: in.Self, Site: s.topology.own.id.String(), NoTransit: s.topology.self.NoTransit})
-	each(s.topology, func(g Node) {
-		in.Gateways = append(in.Gateways, path.Gateway{Label: g.Label, Site: g.Site.String(), NoTransit: g.NoTransit})
-	})
+	in := path.Input{Self: s.topology.self.Label, SealedOnly: s.records.Encrypt, Gateways: s.topology.plan}
 	in.Rows = s.doubt(append(s.heard.rows(s.topology), s.ownRow(links)), now)
 	if sameInput(in, s.input) && (s.replan.IsZero() || now.Before(s.replan)) {
 		return
@@ -208,7 +220,7 @@ func sameInput(a, b path.Input) bool {
 // chooseUplink picks the gateway of a node that is none.
 func (s *session) chooseUplink(links []measured) {
 	var all []candidate
-	for _, g := range s.topology.own.gateways() {
+	for _, g := range s.topology.own.gateways {
 		c := candidate{l: g.Label}
 		for _, m := range links {
 			if m.node.ID == g.ID {

@@ -54,7 +54,7 @@ func (v view) status() Status {
 	}
 	names := map[label.Label]Node{}
 	each(v.topology, func(n Node) { names[n.Label] = n })
-	for _, g := range v.topology.own.gateways() {
+	for _, g := range v.topology.own.gateways {
 		names[g.Label] = g
 	}
 	if !self.Label.Valid() {

@@ -30,7 +30,7 @@ type peers struct {
 func choosePeers(t topology, local []underlay.Local, uplink label.Label) peers {
 	p := peers{far: map[label.Label]netip.Addr{}, near: map[flow.Slot]netip.Addr{}}
 	for _, s := range t.others {
-		for _, g := range s.gateways() {
+		for _, g := range s.gateways {
 			if a, ok := underlay.Choose(local, g.Underlay, false); ok {
 				p.far[g.Label] = a
 			}
@@ -82,7 +82,7 @@ func wantFlows(r Records, t topology, p peers, d decided) flow.Want {
 		Self:  flow.Self{Slot: slot, Label: t.self.Label, Transit: !t.self.NoTransit, Net4: r.Net4, Net6: r.Net6, Uplink: p.uplink},
 		Ports: flow.Ports{Control: portControl, GRE: portGRE, Protected: d.protected}, CheckBelow: d.largest,
 	}
-	for _, g := range t.own.gateways() {
+	for _, g := range t.own.gateways {
 		w.Self.Labels = append(w.Self.Labels, g.Label)
 	}
 	for _, n := range t.own.nodes {
@@ -94,9 +94,9 @@ func wantFlows(r Records, t topology, p peers, d decided) flow.Want {
 		w.Nodes = append(w.Nodes, flow.Node{Addrs: n.Underlay, Dst: dst, MTU: d.linkMTU(dst, n.UnderlayMTU)})
 	}
 	for _, s := range t.others {
-		for _, g := range s.gateways() {
+		for _, g := range s.gateways {
 			w.Gateways = append(w.Gateways, flow.Gateway{
-				Label: g.Label, Addrs: g.Underlay, Dst: p.far[g.Label], Site: s.id.String(), Sealed: r.Encrypt, Offered: d.offered[g.Label],
+				Label: g.Label, Addrs: g.Underlay, Dst: p.far[g.Label], Site: s.key, Sealed: r.Encrypt, Offered: d.offered[g.Label],
 			})
 		}
 	}
@@ -155,7 +155,7 @@ func behind(t topology, table path.Table, n Node) label.Label {
 		return c.Dst
 	}
 	for _, s := range t.others {
-		if g := s.gateways(); s.id == n.Site && len(g) > 0 {
+		if g := s.gateways; s.id == n.Site && len(g) > 0 {
 			return g[0].Label
 		}
 	}
