@@ -11,6 +11,10 @@
 //     identify, ping, relay and the other services of a usual libp2p host are not there at all;
 //   - an evicted node, or one whose identity is no Ed25519 key, is disconnected as soon as its key is proven.
 //
+// Two members that cannot dial one another, for NATs or firewalls in between, are connected all the same: through a relay,
+// which is a third member and sees ciphertext only, and then directly if a hole can be made. [Fabric.SetNeighbours] names
+// who may be asked and relay, [Fabric.Reach] says what was found out, and the file DESIGN.md how.
+//
 // The host is put together from libp2p's swarm and transports directly rather than by libp2p.New, which would bring
 // identify (it tells any stranger addresses, protocols and version) and link every transport there is.
 //

@@ -11,7 +11,8 @@ import (
 )
 
 // The bounds on what the network can make this process hold. They are far above what a member of a cluster of some
-// thousands needs (the connection manager keeps it near [Config.ConnHigh]) and far below what hurts a small machine.
+// thousands needs (the connection manager keeps it near [Config.ConnHigh]) and far below what hurts a small machine. What it
+// carries for others is bounded by relay.Limits; DESIGN.md has a table of all bounds.
 const (
 	maxConns       = 2048      // open connections in all
 	maxStreams     = 16 * 1024 // open streams in all

@@ -26,6 +26,7 @@ func (f *Fabric) startRelaying() error {
 	f.circuits = &circuits{f: f, upgrader: f.host.upgrader, limits: f.host.limits, brought: make(chan *circuit, maxEarlyCircuits), adopted: make(chan transport.CapableConn)}
 	f.relay = relay.NewServer(relay.Config{
 		Limits: f.cfg.Relay, Log: f.log,
+		Keep: func(id crdt.NodeID, on bool) { f.Keep(id, "has a place here", on) },
 		Open: func(ctx context.Context, to crdt.NodeID) (relay.Stream, error) {
 			s, err := f.openDirect(ctx, to, relay.Incoming)
 			if err != nil {

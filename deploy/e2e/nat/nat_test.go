@@ -48,9 +48,13 @@ func up(t *testing.T, file string) *lab.Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	within, level := time.Minute, "debug"
+	if len(top.Sites) > 20 { // there may be a core for each ten nodes
+		within, level = 5*time.Minute, "warn"
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	l, err := lab.Up(ctx, top, lab.Options{Binary: binary, Name: fmt.Sprintf("nat%d", os.Getpid()), LogLevel: "debug"})
+	l, err := lab.Up(ctx, top, lab.Options{Binary: binary, Name: fmt.Sprintf("nat%d", os.Getpid()), LogLevel: level})
 	if err != nil {
 		t.Fatal(err)
 	}

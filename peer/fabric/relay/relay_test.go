@@ -159,10 +159,10 @@ func TestRefusals(t *testing.T) {
 		if _, err := connect(s, id(1), id(2)); !errors.Is(err, ErrRefused) {
 			t.Errorf("no relay: %v", err)
 		}
+		synctest.Wait()
 		if st := s.Stats(); st.Circuits != 0 {
 			t.Errorf("%+v", st)
 		}
-		synctest.Wait()
 	})
 }
 

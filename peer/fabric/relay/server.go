@@ -63,6 +63,7 @@ var largeBuffers = sync.Pool{New: func() any { return new([busyBytes]byte) }}
 type Config struct {
 	// Open brings a stream of Incoming to a member that this node is, or can be, connected with directly.
 	Open   func(ctx context.Context, to crdt.NodeID) (Stream, error)
+	Keep   func(id crdt.NodeID, on bool) // the connection with a member must (not) be kept open; may be nil
 	Limits Limits
 	Log    *slog.Logger // nil: nothing is logged
 }
@@ -93,6 +94,9 @@ type Server struct {
 func NewServer(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Keep == nil {
+		cfg.Keep = func(crdt.NodeID, bool) {}
 	}
 	limits := cfg.Limits.withDefaults()
 	return &Server{
@@ -176,6 +180,7 @@ func (s *Server) enterPlace(who crdt.NodeID) error {
 	}
 	s.places[who]++
 	s.stats.Places++
+	s.cfg.Keep(who, true)
 	return nil
 }
 
@@ -185,6 +190,7 @@ func (s *Server) leavePlace(who crdt.NodeID) {
 	s.stats.Places--
 	if s.places[who]--; s.places[who] == 0 {
 		delete(s.places, who)
+		s.cfg.Keep(who, false)
 	}
 }
 
