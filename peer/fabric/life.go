@@ -17,7 +17,9 @@ const (
 	quietWatched = 2500 * time.Millisecond // without proof, a connection that a NAT may forget is asked …
 	quietOther   = 10 * time.Second        // … and any other
 	answerWithin = 1500 * time.Millisecond // then it is a suspect, …
-	closeAfter   = 6 * time.Second         // and after this, counted from the first question, closed
+	closeAfter   = 6 * time.Second         // and after this, counted from the first question, closed, if there is another
+	rescueEvery  = 5 * time.Second         // while there is none, one is looked for this often
+	lateSweep    = 4 * sweepPeriod         // a look so late says that this machine is too busy to judge others
 	askAgain     = time.Second
 	idleRelayed  = 10 * time.Second // a relayed connection without streams is closed so long after a direct one came
 )
@@ -28,6 +30,7 @@ type life struct {
 	proof   time.Time     // when that changed
 	asked   time.Time     // when it was first asked since; zero: it was not
 	again   time.Time     // when it was last asked
+	looked  time.Time     // when it was last looked at
 	suspect bool
 }
 
@@ -37,6 +40,13 @@ type verdict struct{ ask, close, changed bool }
 // look judges by the newest round trip time; watched says that a NAT may forget the connection.
 func (l *life) look(rtt time.Duration, watched bool, now time.Time) (v verdict) {
 	was := l.suspect
+	if late := now.Sub(l.looked); !l.looked.IsZero() && late > lateSweep { // what has not been read yet is no silence
+		l.proof = l.proof.Add(late)
+		if !l.asked.IsZero() {
+			l.asked, l.again = l.asked.Add(late), l.again.Add(late)
+		}
+	}
+	l.looked = now
 	if l.proof.IsZero() || rtt != l.rtt {
 		l.rtt, l.proof, l.asked, l.suspect = rtt, now, time.Time{}, false
 		return verdict{changed: was}
@@ -102,9 +112,12 @@ func (f *Fabric) watchLink(l *link, now time.Time) (changed bool) {
 		}
 	}
 	stuck := len(l.conns) > 0 && !slices.ContainsFunc(l.conns, func(c *conn) bool { return !c.life.suspect })
+	if stuck { // nothing better is known, and it may answer again
+		end = nil
+	}
 	l.mu.Unlock()
-	if stuck && changed {
-		f.rescue(l)
+	if stuck {
+		f.rescue(l, now)
 	}
 	for _, c := range ask {
 		f.running.Go(func() { _ = c.quic.SendDatagram(controlMessage(controlNothing, 0)) }) // its acknowledgement is the answer

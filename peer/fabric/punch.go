@@ -34,8 +34,9 @@ const (
 // puncher is the state of that for one peer, under the lock of its link.
 type puncher struct {
 	busy    bool
-	mine    bool // this side has moved, so it begins whatever its ID is
-	rescued bool // another way is being looked for
+	mine    bool      // this side has moved, so it begins whatever its ID is
+	rescued bool      // another way is being looked for
+	sought  time.Time // when that began last
 	fails   int
 	next    time.Time // not before; zero: at once
 }
@@ -104,7 +105,7 @@ func (f *Fabric) improve(l *link) {
 		l.mu.Lock()
 		l.punch.busy = false
 		if err == nil {
-			l.punch = puncher{rescued: l.punch.rescued}
+			l.punch = puncher{rescued: l.punch.rescued, sought: l.punch.sought}
 		} else {
 			l.punch.mine = false
 			l.punch.next = time.Now().Add(min(punchRest<<min(l.punch.fails, 8), punchRestMax))
@@ -128,10 +129,12 @@ func (f *Fabric) punchAnew() {
 
 // rescue looks for another connection with a peer whose only ones do not answer: at its addresses and through relays. The
 // swarm would not dial while there is one.
-func (f *Fabric) rescue(l *link) {
+func (f *Fabric) rescue(l *link, now time.Time) {
 	l.mu.Lock()
-	begin := !l.punch.rescued
-	l.punch.rescued = true
+	begin := !l.punch.rescued && now.Sub(l.punch.sought) >= rescueEvery
+	if begin {
+		l.punch.rescued, l.punch.sought = true, now
+	}
 	addrs := slices.Concat(l.learned, l.found)
 	relays := slices.Clone(l.relays)
 	l.mu.Unlock()
