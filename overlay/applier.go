@@ -25,6 +25,7 @@ type applier struct {
 
 	next    atomic.Pointer[desired]
 	wake    chan struct{} // holds one
+	hurry   chan struct{} // holds one: a link in use has failed, or somebody has changed something
 	force   atomic.Bool   // do it though nothing new is wanted: somebody has changed something
 	moved   atomic.Bool   // a neighbour may have moved
 	results chan applied  // holds one: the newest
@@ -39,6 +40,8 @@ type applier struct {
 	patience int              // … and how often they are looked for in short intervals
 	dropped  map[string]error // interfaces that are somebody else's
 	last     applied
+	guarded  time.Time // when the guard was last changed
+	hurried  time.Time // when a rest was last cut short
 }
 
 // applied is how the last round of the applier went.
@@ -67,7 +70,7 @@ const verifyEvery = 15 * time.Second
 
 func newApplier(cfg Config, sw *ovs.Switch, info ovs.Info) *applier {
 	return &applier{
-		cfg: cfg, sw: sw, info: info, wake: make(chan struct{}, 1), results: make(chan applied, 1),
+		cfg: cfg, sw: sw, info: info, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), results: make(chan applied, 1),
 		made: map[string]bool{}, dropped: map[string]error{},
 	}
 }
@@ -81,12 +84,14 @@ func (a *applier) set(d desired) {
 // lookAround has neighbours looked at now, and for a while in short intervals.
 func (a *applier) lookAround() {
 	a.moved.Store(true)
+	poke(a.hurry)
 	poke(a.wake)
 }
 
 // again has everything compared anew.
 func (a *applier) again() {
 	a.force.Store(true)
+	poke(a.hurry)
 	poke(a.wake)
 }
 
@@ -113,8 +118,38 @@ func (a *applier) run(ctx context.Context) {
 			clear(a.made)
 			verified = time.Now()
 		}
+		began := time.Now()
 		a.report(a.round(ctx, *d))
+		if a.rest(ctx, time.Since(began)) != nil {
+			return
+		}
 	}
+}
+
+// Rounds leave time for others: when many sites start at once wishes follow one another faster than they can be fulfilled,
+// and the newest is all that counts. One that stands alone is fulfilled at once, and so is one that cannot wait.
+const (
+	restShare = 8 // of a round's time
+	leastRest = 20 * time.Millisecond
+	mostRest  = 2 * time.Second
+)
+
+// rest waits after a round that took so long, or until something cannot wait.
+func (a *applier) rest(ctx context.Context, took time.Duration) error {
+	timer := time.NewTimer(min(max(restShare*took, leastRest), mostRest))
+	defer timer.Stop()
+	hurry := a.hurry
+	if time.Since(a.hurried) < mostRest {
+		hurry = nil // on a machine that is overloaded everything seems to fail at once, again and again
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-hurry:
+		a.hurried = time.Now()
+	case <-timer.C:
+	}
+	return nil
 }
 
 // report replaces what the session has not taken yet.
@@ -139,7 +174,7 @@ func (a *applier) round(ctx context.Context, d desired) applied {
 		}
 		err := do()
 		a.made[part] = err == nil
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && !errors.Is(err, errLater) {
 			r.faults = append(r.faults, Fault{part, err})
 		}
 		return err == nil
@@ -152,7 +187,6 @@ func (a *applier) round(ctx context.Context, d desired) applied {
 		return r
 	}
 	if a.info.Datapath == inUserSpace {
-		step("guard", slices.Equal(d.peers, old.peers), func() error { return a.guard(ctx, d.peers) })
 		step("neighbours", false, func() error { return a.neighbours(ctx, d.peers) })
 		step("underlay", slices.Equal(d.nics, old.nics), func() error {
 			_, err := a.sw.Program(ctx, underBridge(a.name), underTables(len(d.nics)))
@@ -170,6 +204,9 @@ func (a *applier) round(ctx context.Context, d desired) applied {
 		}
 		return err
 	})
+	if a.info.Datapath == inUserSpace {
+		step("guard", slices.Equal(d.peers, old.peers), func() error { return a.guard(ctx, d.peers) })
+	}
 	step("interface", reflect.DeepEqual(d.device, old.device), func() error {
 		return errors.Join(device.Up(controlPort(a.name)), device.Apply(a.name, d.device))
 	})
@@ -217,8 +254,18 @@ func (a *applier) without(bridges []ovs.Bridge) []ovs.Bridge {
 	return bridges
 }
 
+// guardGap is the least time between two changes of the guard: nothing waits for it.
+const guardGap = 2 * time.Second
+
+// errLater says that a step has time: it is done in a later round.
+var errLater = errors.New("later")
+
 // guard keeps the kernel out of the tunnels. Without nft it answers them, which is a waste and no harm.
 func (a *applier) guard(ctx context.Context, peers []netip.Addr) error {
+	if time.Since(a.guarded) < guardGap {
+		return errLater
+	}
+	a.guarded = time.Now()
 	if err := underlay.Guard(ctx, a.name, peers); err != nil && !errors.Is(err, underlay.ErrNoNFT) {
 		return err
 	}

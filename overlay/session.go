@@ -149,8 +149,9 @@ func (s *session) hear(ev ovs.Event) {
 	case ovs.Restarted:
 		s.n.cfg.Log.Info("a daemon of Open vSwitch is back", "daemon", ev.Daemon)
 		s.applier.again()
-	default:
+	case ovs.Changed:
 		s.applier.again()
+	case ovs.PortMoved: // of our own doing, or the next comparison sees it
 	}
 }
 

@@ -22,7 +22,7 @@ type joining struct {
 const peersAtOnce = 4
 
 // joinWithin bounds how long one node may take to run.
-const joinWithin = 60 * time.Second
+const joinWithin = 3 * time.Minute
 
 // tokenFor is how long nodes may be started by hand after the lab is up.
 const tokenFor = 30 * 24 * time.Hour

@@ -40,7 +40,7 @@ func Default() Config {
 		TransitPrice: 500 * time.Microsecond, DetourShare: 0.01,
 		Margin: 0.10, MarginMin: 2 * time.Millisecond, Confirm: 3, Interval: 300 * time.Millisecond,
 		SmallMargin: 0.02, SmallMin: 500 * time.Microsecond, SmallFor: 30 * time.Second,
-		Startup: 20 * time.Second,
+		Startup: 10 * time.Second,
 		Hold:    2 * time.Minute, HoldMax: 15 * time.Minute,
 		Damp: time.Second, DampMax: 10 * time.Minute, DampForget: 5 * time.Minute,
 	}

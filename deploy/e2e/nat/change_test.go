@@ -68,6 +68,7 @@ func relaysOf(t *testing.T, l *lab.Lab, node string, within time.Duration, count
 // TestChanges: a relay dies, a NAT forgets all and maps anew, and a machine moves to another address. Each heals within
 // seconds, and nobody but the dead is taken for dead.
 func TestChanges(t *testing.T) {
+	long(t)
 	l := up(t, changing)
 	ways(t, l, "home1", 20*time.Second, "home2=punched sym1=relayed sym2=relayed hub1=direct")
 	ways(t, l, "sym1", 20*time.Second, "sym2=relayed home2=relayed")

@@ -14,6 +14,7 @@ import (
 // voters, run their own jobs, take work from outside and give some away, and a large input file gets in and out, also to a
 // site that is itself behind a symmetric NAT and reached through a relay only.
 func TestLaboratory(t *testing.T) {
+	long(t)
 	l := up(t, `
 args: [--jobs-as, self]
 sites:

@@ -12,6 +12,7 @@ import (
 // TestManyOnOneRelay: many laboratories behind symmetric NATs have one relay between them. All of them are members, find
 // their place at it, and reach one another through it. VCPEER_LABS says how many, for a machine that can run so many nodes.
 func TestManyOnOneRelay(t *testing.T) {
+	long(t)
 	labs, err := strconv.Atoi(os.Getenv("VCPEER_LABS"))
 	if err != nil {
 		t.Skip("VCPEER_LABS=50 starts 51 nodes")

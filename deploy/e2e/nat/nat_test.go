@@ -236,6 +236,7 @@ func startElsewhere(t *testing.T, l *lab.Lab, node string) {
 
 // TestMatrix: every pair of nodes behind every kind of NAT meets in the way it can, soon, and stays.
 func TestMatrix(t *testing.T) {
+	long(t)
 	l := up(t, matrix)
 	startElsewhere(t, l, "lab2")
 	names := make([]string, 0, len(kinds))
