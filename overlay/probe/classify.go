@@ -10,7 +10,7 @@ import (
 
 // Sizes of clusters and classes.
 const (
-	allFast   = 12 // up to so many other gateways, all are Fast
+	allFast   = 24 // up to so many other gateways, all are Fast
 	nearest   = 8
 	byChance  = 8 // on average
 	fastInUse = 16
