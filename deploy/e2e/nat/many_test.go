@@ -34,10 +34,10 @@ func TestManyOnOneRelay(t *testing.T) {
 	})
 	// Each asks ten others.
 	for i := range 5 {
-		name := fmt.Sprintf("lab%d", 10*i)
+		name := fmt.Sprintf("lab%d", i*labs/5)
 		var others []string
 		for j := range 10 {
-			others = append(others, fmt.Sprintf("lab%d", (10*i+3*j+1)%labs))
+			others = append(others, fmt.Sprintf("lab%d", (i*labs/5+3*j+1)%labs))
 		}
 		eventually(t, time.Minute, func() string {
 			n := netcheck(t, l, name, others...)
