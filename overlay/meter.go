@@ -73,17 +73,36 @@ func (s *session) aim(ctx context.Context, now time.Time) {
 	s.refresh(now)
 }
 
-// refresh has the kernel ask anew for the neighbours of links that have just gone down: it may be that only those moved.
+// refresh has the kernel ask anew for the neighbours of links that went down: it may be that only those moved. Until the
+// answer comes everything that goes over such a neighbour is lost, so one that some link still works over is left alone, and
+// where all fail again and again, as on a machine that is too busy, it is not for this that they do.
 func (s *session) refresh(now time.Time) {
 	for _, m := range s.links {
-		was, told := s.wasUp[m.id]
-		if told && was && !m.up {
-			underlay.Forget(m.to)
-			s.applier.lookAround()
+		if s.wasUp[m.id] && !m.up {
+			s.lost = true
 		}
 		s.wasUp[m.id] = m.up
 	}
+	if !s.lost || now.Sub(s.refreshed) < refreshGap {
+		return
+	}
+	s.lost = false
+	var up, down []netip.Addr
+	for _, m := range s.links {
+		if m.up {
+			up = append(up, m.to)
+		} else {
+			down = append(down, m.to)
+		}
+	}
+	if underlay.Forget(down, up) {
+		s.refreshed = now
+		s.applier.lookAround()
+	}
 }
+
+// refreshGap is the least time between two askings for neighbours that were known: a good one costs a moment's packets.
+const refreshGap = 5 * time.Second
 
 // targets are the nodes to probe: for a gateway those of other sites, for any other node those of its own.
 func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {

@@ -45,19 +45,21 @@ type session struct {
 	links   []measured
 	row     path.Row
 
-	said    saying // what was last published …
-	saidAt  time.Time
-	facts   Facts
-	desired desired
-	applier *applier
-	done    applied // what the applier last reported
-	guests  guestPorts
-	settled time.Time                             // from when on what an earlier daemon left is replaced
-	looked  time.Time                             // when the machine's addresses were
-	start   func(run func(context.Context) error) // starts what ends with the session
-	wasUp   map[probe.ID]bool                     // whether each link was up in the last round
-	doubts  map[doubtful]time.Time                // links of others, and until when they are not believed
-	doubted map[label.Label][]path.Link           // rows without them
+	said      saying // what was last published …
+	saidAt    time.Time
+	facts     Facts
+	desired   desired
+	applier   *applier
+	done      applied // what the applier last reported
+	guests    guestPorts
+	settled   time.Time                             // from when on what an earlier daemon left is replaced
+	looked    time.Time                             // when the machine's addresses were
+	start     func(run func(context.Context) error) // starts what ends with the session
+	wasUp     map[probe.ID]bool                     // whether each link was up in the last round
+	lost      bool                                  // one is not any more, and neighbours are to be asked for …
+	refreshed time.Time                             // … as they last were then
+	doubts    map[doubtful]time.Time                // links of others, and until when they are not believed
+	doubted   map[label.Label][]path.Link           // rows without them
 }
 
 // tick is how often a session looks at its measurements and at what time alone changes.

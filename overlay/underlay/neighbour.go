@@ -52,13 +52,23 @@ func Neighbours(to []netip.Addr) (known []Neighbour, missing int, err error) {
 	return known, missing, nil
 }
 
-// Forget makes the kernel ask anew for the next hop to an address: whatever it knew of it may be out of date. Open vSwitch
-// would go on with the old one for up to 33 seconds.
-func Forget(to netip.Addr) {
-	for _, h := range nextHops([]netip.Addr{to}) {
+// Forget makes the kernel ask anew for the next hops to the silent addresses: what it knew of them may be out of date, and
+// Open vSwitch would go on with the old one for up to 33 seconds. A hop over which one of heard is reached has not moved, and
+// to forget it would cut that one too. It reports whether it forgot any.
+func Forget(silent, heard []netip.Addr) (any bool) {
+	good := map[hop]bool{}
+	for _, h := range nextHops(heard) {
+		good[h] = true
+	}
+	for _, h := range nextHops(silent) {
+		if good[h] {
+			continue
+		}
 		_ = netlink.NeighDel(&netlink.Neigh{LinkIndex: h.link, IP: h.ip.AsSlice(), Family: family(h.ip)}) // it may not be there
 		ask(h)
+		any = true
 	}
+	return any
 }
 
 // nextHops returns the next hops to the given addresses, each once, in order.
