@@ -64,10 +64,14 @@ func receive(fd int, buf []byte) (int, error) {
 // send writes one frame. An error (the site's interface is down, its buffer is full) is a frame lost, as on a wire.
 func send(fd int, frame []byte) { _, _ = unix.Write(fd, frame) }
 
-// preferThread lets this thread run as soon as a frame is due, also where all processors are busy.
+// preferThread lets this thread run as soon as a frame is due, also where all processors are busy. A nice value would not do:
+// it counts only within a session (sched(7), autogroup), and each daemon of a lab is a session of its own.
 func preferThread() {
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -20) // without the right to it, delays are less exact
+	realTime := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
+	if unix.SchedSetAttr(0, &realTime, 0) != nil {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -20) // without the right to it, delays are less exact
+	}
 }
 
 func (s *Switch) close() {
