@@ -106,6 +106,14 @@ type Packets struct {
 	Owner       interface{ Release() } // nil: nobody waits for the memory
 }
 
+// memory is what waits with p, about.
+func (p *Packets) memory() int {
+	if len(p.Data) <= copyBelow {
+		return classes[classOf(len(p.Data))]
+	}
+	return largestFrame
+}
+
 func (p *Packets) release() {
 	if p.Owner != nil {
 		p.Owner.Release()

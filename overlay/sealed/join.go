@@ -72,6 +72,6 @@ func (j *joiner) take() (parts [][]byte, v virtio) {
 	} else {
 		v = virtio{flags: virtioOpen, start: uint16(j.l.start), check: uint16(j.l.checkAt())}
 	}
-	j.parts = j.parts[:0]
+	j.parts, j.ended = j.parts[:0], false
 	return parts, v
 }

@@ -53,3 +53,6 @@ func (l *pool) put(p *packet) {
 	}
 	l.mu.Unlock()
 }
+
+// Release gives memory back that holds datagrams.
+func (p *packet) Release() { p.home.put(p) }

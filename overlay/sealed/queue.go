@@ -11,19 +11,21 @@ type packet struct {
 	at     time.Duration // when it came, by the link's clock
 	key    uint32
 	large  bool
-	size   int // of segments, if large
+	less   bool // a large packet is to go without its first segment
+	size   int  // of segments, if large
 	shape  shape
 	how    byte // howOpen, or 0
 	start  byte
 	check  byte
 	frame  []byte // within memory
 	memory []byte
+	home   *pool // of datagrams
 }
 
 // Sizes of queues and what they hold back. A frame that is late is of no use: TCP has sent it again, a game has moved on.
 const (
-	peerQueueBytes  = 1 << 20 // for one peer: 8 ms of 1 Gbit/s; 16 large packets at least
-	totalQueueBytes = 8 << 20
+	peerQueueBytes  = 4 << 20 // for one peer: 7 ms of 5 Gbit/s; with less speed queueTarget is what counts
+	totalQueueBytes = 16 << 20
 	queueTarget     = 5 * time.Millisecond   // RFC 8289: what frames may wait all the time
 	queueInterval   = 100 * time.Millisecond // and how long more than that is a burst
 	quantumBytes    = 64 << 10               // of one peer at a time
@@ -88,38 +90,35 @@ func (q *queue) late(now time.Duration) (p *packet, drop bool) {
 	return p, now >= q.above
 }
 
-// pop returns the next packet to send, and gives those that are late to dropped.
+// pop returns the next packet to send. Of those that are late, as many as CoDel says are lost: a large packet loses its
+// first segment, which says the same to its sender as the loss of all; others are given to dropped.
 func (q *queue) pop(now time.Duration, dropped func(*packet)) *packet {
-	p, drop := q.late(now)
-	if p == nil {
-		q.dropping = false
-		return nil
-	}
-	switch {
-	case q.dropping && !drop:
-		q.dropping = false
-	case q.dropping:
-		for q.dropping && now >= q.dropNext {
-			dropped(p)
-			q.drops++
-			if p, drop = q.late(now); !drop {
-				q.dropping = false
-				break
+	for {
+		p, late := q.late(now)
+		switch {
+		case p == nil || !late:
+			q.dropping = false
+			return p
+		case !q.dropping:
+			q.dropping = true
+			since := q.drops - q.last
+			q.drops = 1
+			if since > 1 && now-q.dropNext < 16*queueInterval {
+				q.drops = since
 			}
+			q.dropNext, q.last = now+interval(q.drops), q.drops
+		case now >= q.dropNext:
+			q.drops++
 			q.dropNext += interval(q.drops)
+		default:
+			return p
 		}
-	case drop:
+		if q.owner.drops.late.Add(1); p.large && !p.less {
+			p.less = true
+			return p
+		}
 		dropped(p)
-		p, _ = q.late(now)
-		q.dropping = true
-		since := q.drops - q.last
-		q.drops = 1
-		if since > 1 && now-q.dropNext < 16*queueInterval {
-			q.drops = since
-		}
-		q.dropNext, q.last = now+interval(q.drops), q.drops
 	}
-	return p
 }
 
 func interval(drops uint32) time.Duration {
@@ -191,10 +190,7 @@ func (s *scheduler) drain(q *queue, now time.Duration, out []*packet) []*packet 
 	before := q.bytes
 	q.deficit = min(q.deficit+quantumBytes, quantumBytes)
 	for q.deficit > 0 {
-		p := q.pop(now, func(p *packet) {
-			q.owner.drops.late.Add(1)
-			s.dropped(p)
-		})
+		p := q.pop(now, s.dropped)
 		if p == nil {
 			break
 		}

@@ -23,7 +23,7 @@ type receiver struct {
 }
 
 // maxHeld is how many batches are held back while more are there to join with.
-const maxHeld = 16
+const maxHeld = 64
 
 func newReceiver(l *Link) *receiver {
 	return &receiver{l: l, known: map[*session]struct{}{}, keys: map[uint32]*openKey{}, join: newJoiner(), parts: make([][]byte, 0, maxJoined+1),
@@ -39,6 +39,7 @@ func (r *receiver) run(ctx context.Context) error {
 		case <-r.l.reopen:
 			r.meet()
 		case p := <-r.l.received:
+			r.l.waiting.Add(-int64(p.memory()))
 			if r.roster != r.l.roster.Load() {
 				r.meet()
 			}
@@ -130,8 +131,12 @@ func (r *receiver) take(p Packets) {
 	if of != nil {
 		of.got.add(packets, bytes)
 	}
+	if r.join.ended {
+		r.flush()
+	}
 	if r.join.empty() {
 		p.release()
+		r.letGo()
 		return
 	}
 	r.held = append(r.held, p)

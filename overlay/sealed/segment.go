@@ -126,6 +126,13 @@ func split(frame []byte, s shape, size int) (large, error) {
 	return large{layout: l, frame: frame, size: size, pseudo: l.pseudo(frame), count: (payload-1)/size + 1}, nil
 }
 
+// skip leaves the first segment out.
+func (p *large) skip(yes bool) {
+	if yes {
+		p.next = 1
+	}
+}
+
 // done reports that there is no further segment.
 func (p *large) done() bool { return p.next == p.count }
 

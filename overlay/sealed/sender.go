@@ -95,6 +95,7 @@ func (s *sender) carry(to *peer, batch []*packet, now time.Time) {
 		} else if cut, err := split(p.frame, p.shape, p.size); err != nil {
 			to.drops.malformed.Add(1)
 		} else {
+			cut.skip(p.less)
 			s.segments(via, p.key, &cut)
 		}
 	}

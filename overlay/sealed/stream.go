@@ -112,14 +112,16 @@ func (p *packet) appendTo(b []byte) ([]byte, int) {
 	if err != nil || cut.headers > 255 {
 		return b, 0
 	}
+	cut.skip(p.less)
 	m := meta{p.key, howSegment | howOpen, byte(cut.start), byte(cut.headers)}
 	if cut.udp {
 		m.how |= howUDP
 	}
+	n := cut.count - cut.next
 	for !cut.done() {
 		cut.put(put(m, cut.bytes()))
 	}
-	return b, cut.count
+	return b, n
 }
 
 func (l *Link) readStream(p *peer, s *streamLink) error {
