@@ -26,6 +26,7 @@ type tunnel struct {
 	name  string
 	needs []string
 	start func(b *testing.B, p pair) [2]int
+	stop  func(b *testing.B)
 }
 
 // BenchmarkTunnels measures TCP through one tunnel after the other, TAP to TAP (WireGuard and Nebula: TUN to TUN) on one
@@ -117,6 +118,9 @@ func (p pair) measure(b *testing.B, tu tunnel) result {
 			r.rx = used
 		}
 	}
+	if tu.stop != nil {
+		tu.stop(b)
+	}
 	for _, pid := range p {
 		for _, dev := range []string{"sealed", "wg0", "neb0", "tinc0"} {
 			inside(pid, "ip", "link", "del", dev).Run() // it may not be there
@@ -131,27 +135,28 @@ func (p pair) measure(b *testing.B, tu tunnel) result {
 }
 
 func tunnels() []tunnel {
+	var ends [2]*node
 	return []tunnel{
 		{"none", nil, func(b *testing.B, p pair) (none [2]int) {
 			for i, pid := range p {
 				inside(pid, "ip", "addr", "add", fmt.Sprintf("10.99.0.%d/24", i+1), "dev", "u").Run()
 			}
-			b.Cleanup(func() {})
 			return none
-		}},
+		}, nil},
 		{"sealed", nil, func(b *testing.B, p pair) (pids [2]int) {
 			for i, pid := range p {
 				inside(pid, "ip", "addr", "del", fmt.Sprintf("10.99.0.%d/24", i+1), "dev", "u").Run()
 			}
-			c := nodeConfig{Plain: true, Offload: true, MTU: 1300}
-			for i, n := range p.join(b, c) {
-				pids[i] = n.cmd.Process.Pid
+			ends = p.join(b, nodeConfig{Plain: true, Offload: true, MTU: 1300, Profile: *profTo})
+			return [2]int{ends[0].cmd.Process.Pid, ends[1].cmd.Process.Pid}
+		}, func(b *testing.B) {
+			for _, n := range ends {
+				b.Logf("%+v", n.stats(b))
 			}
-			return pids
 		}},
-		{"wireguard-go", []string{"wireguard-go", "wg"}, startWireGuard},
-		{"nebula", []string{"nebula", "nebula-cert"}, startNebula},
-		{"tinc", []string{"tincd"}, startTinc},
+		{"wireguard-go", []string{"wireguard-go", "wg"}, startWireGuard, nil},
+		{"nebula", []string{"nebula", "nebula-cert"}, startNebula, nil},
+		{"tinc", []string{"tincd"}, startTinc, nil},
 	}
 }
 

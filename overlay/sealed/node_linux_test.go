@@ -94,8 +94,8 @@ type nodeConfig struct {
 	N       int // 1 or 2
 	Plain   bool
 	Offload bool
-	MTU     int // of the TAP
-	Profile string
+	MTU     int    // of the TAP
+	Profile string // a directory; empty: none
 }
 
 // nodeEnv holds such a configuration, as JSON.
@@ -136,7 +136,7 @@ func TestNode(t *testing.T) {
 	ctx := t.Context()
 	go func() { done <- l.Run(ctx) }()
 	fmt.Println("up")
-	stop := profile(t, c.Profile)
+	stop := profile(t, c.Profile, c.N)
 	in.ReadString('\n')
 	stop()
 	text2, _ := json.Marshal(l.Stats())

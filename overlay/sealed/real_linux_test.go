@@ -2,6 +2,7 @@ package sealed
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/pprof"
@@ -9,11 +10,11 @@ import (
 )
 
 // profile writes a CPU profile until the function returned is called.
-func profile(t *testing.T, path string) func() {
-	if path == "" {
+func profile(t *testing.T, dir string, n int) func() {
+	if dir == "" {
 		return func() {}
 	}
-	f, err := os.Create(filepath.Clean(path))
+	f, err := os.Create(filepath.Join(dir, fmt.Sprint("end", n, ".prof")))
 	if err != nil {
 		t.Fatal(err)
 	}
