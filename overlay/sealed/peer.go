@@ -87,7 +87,9 @@ func newSession(self crdt.NodeID, p *peer, s Session, now time.Time) *session {
 	n.in.chain = newChain(s.Secret, p.id, self)
 	n.in.keys[1] = n.nextIn()
 	n.in.keys[2] = n.nextIn()
-	n.move(s)
+	n.told = route{s.Local, s.Remote}
+	first := n.told
+	n.route.Store(&first)
 	return n
 }
 

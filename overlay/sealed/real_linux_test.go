@@ -3,10 +3,16 @@ package sealed
 import (
 	"encoding/json"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/pprof"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // profile writes a CPU profile until the function returned is called.
@@ -67,9 +73,10 @@ func TestTAPs(t *testing.T) {
 	}{{"offloads", true}, {"none", false}} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newPair(t)
-			nodes := p.join(t, nodeConfig{Plain: true, Offload: tt.offload, MTU: 1300})
+			mtu := MTU(1500, netip.MustParseAddr("192.0.2.2"))
+			nodes := p.join(t, nodeConfig{Plain: true, Offload: tt.offload, MTU: mtu})
 			until(t, "a ping", func() error { return inside(p[0], "ping", "-c1", "-W1", "10.99.0.2").Run() })
-			sh(t, p[0], "ping -c 3 -i 0.05 -s 1272 -M do 10.99.0.2", "ip addr add fd00:99::1/64 dev sealed nodad")
+			sh(t, p[0], fmt.Sprintf("ping -c 3 -i 0.05 -s %d -M do 10.99.0.2", mtu-28), "ip addr add fd00:99::1/64 dev sealed nodad")
 			sh(t, p[1], "ip addr add fd00:99::2/64 dev sealed nodad")
 			for _, to := range []string{"10.99.0.2", "fd00:99::2"} {
 				r := p.runIperf(t, to, "-t", "1")
@@ -78,6 +85,7 @@ func TestTAPs(t *testing.T) {
 					t.Errorf("%s: %.0f Mbit/s", to, r.mbits)
 				}
 			}
+			p.largeUDP(t)
 			for _, n := range nodes {
 				s := n.stats(t)
 				t.Logf("%+v", s)
@@ -87,4 +95,87 @@ func TestTAPs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// within calls f in the network namespace of a process.
+func within(t testing.TB, pid int, f func() error) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+			unix.Close(fd)
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// largeUDP sends datagrams that the kernel is asked to cut, as QUIC does: each arrives, with a good checksum.
+func (p pair) largeUDP(t testing.TB) {
+	t.Helper()
+	var from, to *socket
+	within(t, p[1], func() (err error) { to, err = listen(netip.MustParseAddrPort("10.99.0.2:9999")); return err })
+	defer to.c.Close()
+	within(t, p[0], func() (err error) { from, err = listen(netip.MustParseAddrPort("10.99.0.1:9999")); return err })
+	defer from.c.Close()
+	buf := make([]byte, 1<<16)
+	until(t, "large UDP", func() error { // which may be lost as any
+		if err := from.send(netip.AddrPort{}, to.c.LocalAddr().(*net.UDPAddr).AddrPort(), make([]byte, 30*1000+500), 1000); err != nil {
+			return err
+		}
+		to.c.SetReadDeadline(time.Now().Add(time.Second))
+		for got := 0; got < 30*1000+500; {
+			n, err := to.c.Read(buf)
+			if err != nil {
+				return fmt.Errorf("%w after %d bytes", err, got)
+			}
+			got += n
+		}
+		return nil
+	})
+}
+
+// TestPersist: a TAP outlives the process that opened it, is taken over by the next, and removed when nobody wants it.
+func TestPersist(t *testing.T) {
+	needRoot(t)
+	p := newPair(t)
+	within(t, p[0], func() error {
+		var first int
+		for i := range 2 {
+			tap, err := OpenTAP("vct", TAPOptions{MTU: 9000, Persist: true})
+			if err != nil {
+				return err
+			}
+			link, err := net.InterfaceByName("vct")
+			if err != nil {
+				return err
+			}
+			if link.MTU != 9000 || link.HardwareAddr.String() != tap.MAC().String() {
+				t.Errorf("%+v with MAC %v", link, tap.MAC())
+			}
+			if i == 0 {
+				first = link.Index
+			} else if link.Index != first {
+				t.Error("it is another interface")
+			}
+			if err := tap.Close(); err != nil {
+				return err
+			}
+		}
+		if err := RemoveTAP("vct"); err != nil {
+			return err
+		}
+		if _, err := net.InterfaceByName("vct"); err == nil {
+			t.Error("it is still there")
+		}
+		return RemoveTAP("vct")
+	})
 }
