@@ -41,6 +41,7 @@ type applier struct {
 	dropped  map[string]error // interfaces that are somebody else's
 	last     applied
 	guarded  time.Time // when the guard was last changed
+	pace     pace
 	hurried  time.Time // when a rest was last cut short
 }
 
@@ -126,17 +127,9 @@ func (a *applier) run(ctx context.Context) {
 	}
 }
 
-// Rounds leave time for others: when many sites start at once wishes follow one another faster than they can be fulfilled,
-// and the newest is all that counts. One that stands alone is fulfilled at once, and so is one that cannot wait.
-const (
-	restShare = 8 // of a round's time
-	leastRest = 20 * time.Millisecond
-	mostRest  = 2 * time.Second
-)
-
 // rest waits after a round that took so long, or until something cannot wait.
 func (a *applier) rest(ctx context.Context, took time.Duration) error {
-	timer := time.NewTimer(min(max(restShare*took, leastRest), mostRest))
+	timer := time.NewTimer(a.pace.rest(took, time.Now()))
 	defer timer.Stop()
 	hurry := a.hurry
 	if time.Since(a.hurried) < mostRest {
