@@ -97,23 +97,30 @@ func TestTAPs(t *testing.T) {
 	}
 }
 
-// within calls f in the network namespace of a process.
+// within calls f in the network namespace of a process. The thread comes back from there: it may have started processes
+// that end with it (Pdeathsig).
 func within(t testing.TB, pid int, f func() error) {
 	t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			err = unix.Setns(fd, unix.CLONE_NEWNET)
-			unix.Close(fd)
+	runtime.LockOSThread()
+	open := func(path string) int {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if err == nil {
-			err = f()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+		return fd
+	}
+	home, there := open("/proc/thread-self/ns/net"), open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	defer unix.Close(home)
+	defer unix.Close(there)
+	if err := unix.Setns(there, unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	err := f()
+	if err := unix.Setns(home, unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err) // the thread stays locked
+	}
+	runtime.UnlockOSThread()
+	if err != nil {
 		t.Fatal(err)
 	}
 }

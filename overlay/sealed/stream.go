@@ -52,12 +52,11 @@ func (l *Link) restream(p *peer, want io.ReadWriteCloser, running *sync.WaitGrou
 	})
 	running.Go(func() {
 		defer next.end()
-		if err := l.readStream(p, next); err != nil {
-			l.cfg.Log.Debug("stream ended", "peer", p.id, "err", err)
-		}
+		l.cfg.Log.Debug("stream ended", "peer", p.id, "err", l.readStream(p, next))
 	})
 }
 
+// writeStream empties the peer's queue into a stream, until that ends.
 func (l *Link) writeStream(p *peer, s *streamLink) error {
 	batch, buf := make([]*packet, 0, 128), make([]byte, 0, 2*largestFrame)
 	for {
@@ -124,6 +123,7 @@ func (p *packet) appendTo(b []byte) ([]byte, int) {
 	return b, n
 }
 
+// readStream brings what comes over a stream to the TAP, until that ends.
 func (l *Link) readStream(p *peer, s *streamLink) error {
 	in := bufio.NewReaderSize(s.rwc, 64<<10)
 	var length [lengthBytes]byte
