@@ -171,20 +171,26 @@ func (r *receiver) open(b []byte) (k *openKey, size int, newest bool) {
 	}
 	var plain []byte
 	h.nonce(&r.nonce)
-	for ; ; k = k.also {
+	for seen := (*openKey)(nil); ; k = k.also {
+		sealed, opened := b[headerBytes:], false
 		if !k.window.fresh(h.counter) {
-			k.session.peer.drops.replayed.Add(1)
-			return nil, 0, false
+			seen = k
+		} else {
+			if k.also != nil {
+				sealed = append([]byte(nil), sealed...) // a failure destroys it, and the next is to have it whole
+			}
+			plain, err = k.aead.Open(sealed[:0], r.nonce[:], sealed, nil)
+			opened = err == nil
 		}
-		sealed := b[headerBytes:]
-		if k.also != nil {
-			sealed = append([]byte(nil), sealed...) // a failure would destroy it for the next
-		}
-		if plain, err = k.aead.Open(sealed[:0], r.nonce[:], sealed, nil); err == nil {
+		if opened {
 			break
 		}
 		if k.also == nil {
-			k.session.peer.drops.forged.Add(1)
+			if seen != nil {
+				seen.session.peer.drops.replayed.Add(1)
+			} else {
+				k.session.peer.drops.forged.Add(1)
+			}
 			return nil, 0, false
 		}
 	}
