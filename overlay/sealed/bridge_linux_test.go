@@ -75,6 +75,9 @@ func newBridges(t testing.TB) (nodes [2]*bridged, links [2]*node) {
 		links[i] = startNode(t, nodeConfig{N: n.n, MTU: 9000, Profile: *profTo}, 0, "nsenter", "-t", strconv.Itoa(n.pid), "-n")
 		sh(t, n.pid, fmt.Sprintf("ip addr add %s/16 dev sealed", n.addr(true, n.n)), "ip link set sealed up")
 		n.Vsctl(t, "add-br", "vcu", "--", "set", "bridge", "vcu", "datapath_type=netdev", "fail_mode=secure", "--", "add-port", "vcu", "u0", "--", "add-port", "vcu", "sealed")
+		for _, a := range []string{"nw_src", "nw_dst"} { // see TestNothingInTheClear
+			n.Ofctl(t, "add-flow", "vcu", "priority=20,ip,in_port=u0,nw_proto=47,"+a+"="+DefaultNet.String()+",actions=drop")
+		}
 		for _, port := range []string{"u0", "sealed"} {
 			n.Ofctl(t, "add-flow", "vcu", "priority=10,ip,in_port="+port+",nw_proto=47,actions=IN_PORT")
 		}
@@ -125,6 +128,43 @@ func TestBridge(t *testing.T) {
 		if d := s.Peers[0].Drops; s.Peers[0].Received.Packets == 0 || d.Malformed+d.Forged+d.Replayed+d.System+d.TooLarge != 0 {
 			t.Errorf("node %d: %+v", i+1, s)
 		}
+	}
+}
+
+// TestNothingInTheClear: the addresses of sealed links mean nothing on a real interface. Without the two rules for that in
+// the under-bridge, anybody could send from such an address, and with the TAP gone frames would follow the default route.
+func TestNothingInTheClear(t *testing.T) {
+	nodes, _ := newBridges(t)
+	a := nodes[0]
+	forged := func() string {
+		return a.Appctl(t, "ofproto/trace", "vcu", "in_port=1,ip,nw_proto=47,dl_dst="+strings.TrimSpace(must(t, inside(a.pid, "unshare", "-m", "sh", "-c", "mount -t sysfs sys /sys && cat /sys/class/net/u0/address")))+
+			",nw_src=240.118.0.2,nw_dst=192.0.2.1")
+	}
+	leaves := func() string {
+		return a.Appctl(t, "ofproto/trace", "vc0", "in_port=LOCAL,ip,dl_src="+flow.Slot(1).MAC().String()+",dl_dst="+flow.Slot(2).MAC().String())
+	}
+	const dropped, pushed = "Datapath actions: drop", "tnl_push("
+	if got := leaves(); !strings.Contains(got, pushed) {
+		t.Fatalf("nothing goes over the link: %s", got)
+	}
+	if got := forged(); !strings.Contains(got, dropped) {
+		t.Errorf("a forged source comes in: %s", got)
+	}
+	sh(t, a.pid, "ip addr flush dev sealed", "ip route add default via 192.0.2.2")
+	a.Appctl(t, "tnl/neigh/set", "vcu", a.addr(true, 2).String(), "02:00:00:00:00:01")
+	until(t, "the route is gone", func() error {
+		if got := a.Appctl(t, "ovs/route/lookup", "240.118.0.2"); strings.Contains(got, "sealed") {
+			return fmt.Errorf("%s", got)
+		}
+		return nil
+	})
+	if got := leaves(); strings.Contains(got, pushed) {
+		t.Errorf("frames leave in the clear: %s", got)
+	}
+	a.Ofctl(t, "del-flows", "vcu", "ip,nw_proto=47,nw_dst="+DefaultNet.String())
+	a.Ofctl(t, "del-flows", "vcu", "ip,nw_proto=47,nw_src="+DefaultNet.String())
+	if forged, leaves := forged(), leaves(); strings.Contains(forged, dropped) || !strings.Contains(leaves, pushed) {
+		t.Errorf("the rules are for nothing:\n%s\n%s", forged, leaves)
 	}
 }
 

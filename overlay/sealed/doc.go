@@ -15,7 +15,7 @@
 // TAP, and the TAP is a port of the bridge that holds the interfaces tunnels go over. A GRE packet to such an address is
 // taken out of its wrapping here and its key and frame are sealed; what was opened gets a GRE wrapping from the address of
 // the gateway whose key opened it. So flows, known sources, the label of the frame, probes, broadcast and paths are those
-// of GRE, on either datapath, and frames between these addresses never touch a network in the clear.
+// of GRE. Two rules more keep what has these addresses off real interfaces; see DESIGN.md.
 //
 // # What it takes from others
 //
