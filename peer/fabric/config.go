@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"time"
 
+	ma "github.com/multiformats/go-multiaddr"
+
 	"vcpeer/crdt"
 	"vcpeer/peer/fabric/relay"
 )
@@ -53,9 +55,10 @@ type Config struct {
 
 	Relay relay.Limits // of what this node carries for others
 
-	ConnLow  int           // when connections pass ConnHigh the least used are closed down to this; 0: 96
-	ConnHigh int           // 0: 160
-	Grace    time.Duration // a connection younger than this is not closed for being one too many; 0: 30 s
+	ConnLow  int                                  // when connections pass ConnHigh the least used are closed down to this; 0: 96
+	ConnHigh int                                  // 0: 160
+	walled   func(crdt.NodeID, ma.Multiaddr) bool // a test's NAT: what must not be dialled, and nobody gets in; nil: none
+	Grace    time.Duration                        // a connection younger than this is not closed for being one too many; 0: 30 s
 }
 
 // Validate reports the first thing wrong with c.

@@ -72,6 +72,7 @@ func New(cfg Config) (*Fabric, error) {
 		dials:     make(chan struct{}, maxBackgroundDials),
 		punches:   make(chan struct{}, maxPunches),
 	}
+	f.gate.walled = cfg.walled
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	var err error
 	if f.host, err = newHost(cfg, f.gate, f.gate.pending, &f.sockets); err != nil {

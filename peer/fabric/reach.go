@@ -105,7 +105,6 @@ type reacher struct {
 	ask     *observers
 	wake    chan struct{} // holds something when there is news
 	results chan []observation
-	walled  bool // nobody gets in: a test's NAT
 	places  chan placeNews
 
 	mu         sync.Mutex
@@ -521,7 +520,7 @@ func (r *reacher) conclude() Reach {
 		v4, v6 = append(v4, o.v4), append(v6, o.v6)
 	}
 	out.V4, out.V6 = concludeFamily(v4, r.local), concludeFamily(v6, r.local)
-	if r.walled {
+	if r.f.cfg.walled != nil {
 		out.V4.UDP, out.V4.TCP, out.V6.UDP, out.V6.TCP = No, No, No, No
 	}
 	for _, f := range []FamilyReach{out.V4, out.V6} {

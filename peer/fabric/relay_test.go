@@ -2,6 +2,7 @@ package fabric
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,13 +18,19 @@ import (
 func apart(t testing.TB, records *book, opts ...option) (a, b, r *Fabric, down func()) {
 	t.Helper()
 	records.set(Member, idOf("a"), idOf("b"), idOf("r"))
-	a, b, r = start(t, "a", records, opts...), start(t, "b", records, opts...), start(t, "r", records)
 	var open atomic.Bool
-	for f, other := range map[*Fabric]*Fabric{a: b, b: a} {
-		f.gate.walled = func(id crdt.NodeID, addr ma.Multiaddr) bool {
-			_, relayed := relayOf(addr)
-			return id == other.Self() && !relayed && !open.Load()
+	behind := func(other string) option { // who cannot be dialled by the other, nor by anybody else
+		id := crdt.NodeIDOf(testKey(other))
+		return func(c *Config) {
+			c.walled = func(to crdt.NodeID, addr ma.Multiaddr) bool {
+				_, relayed := relayOf(addr)
+				return to == id && !relayed && !open.Load()
+			}
 		}
+	}
+	a, b = start(t, "a", records, append(slices.Clone(opts), behind("b"))...), start(t, "b", records, append(slices.Clone(opts), behind("a"))...)
+	r = start(t, "r", records)
+	for f, other := range map[*Fabric]*Fabric{a: b, b: a} {
 		f.Learn(r.Self(), r.Addrs())
 		f.LearnRelays(other.Self(), []crdt.NodeID{r.Self()})
 	}
@@ -33,7 +40,6 @@ func apart(t testing.TB, records *book, opts ...option) (a, b, r *Fabric, down f
 			everybody = append(everybody, Neighbour{ID: o.Self(), Site: crdt.SiteID{o.Self()[0]}, Known: true, Open: o == r})
 		}
 		f.natted.Store(true)
-		f.reacher.walled = true
 		f.reacher.mu.Lock()
 		f.reacher.neighbours = everybody
 		f.reacher.mu.Unlock()
