@@ -11,8 +11,14 @@ status=0
 # shellcheck disable=SC2086 # TEST_FLAGS is a list of words on purpose
 run() { go test -v -count=1 -timeout 20m "$@" ${TEST_FLAGS:-} 2>&1 | tee -a "$log" | deploy/test/summary.awk || status=1; }
 
-echo "== all packages, with -race"
-run -race ./...
+# What runs whole networks on this machine, and judges by what comes through them, runs alone.
+alone=(./deploy/e2e ./deploy/lab ./overlay/flow ./overlay/ovs)
+mapfile -t beside < <(go list ./... | grep -vxF "$(go list "${alone[@]}")")
+
+echo "== packages side by side, with -race"
+run -race "${beside[@]}"
+echo "== packages with networks of their own, one after another, with -race"
+run -race -p 1 "${alone[@]}"
 echo "== 100 nodes over lossy links, ten virtual minutes, without -race"
 VCPEER_LONG=1 run -run 'TestFailureIsSeen|TestNoFalseAlarm' ./gossip
 
