@@ -31,6 +31,9 @@ type request struct {
 
 // ask hands a request to the owner and waits for its end. A cancelled ctx withdraws it if the owner has not begun.
 func (r *Replica) ask(ctx context.Context, q *request) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // and not, at random, what the owner would do
+	}
 	q.done = make(chan struct{})
 	select {
 	case r.in <- q:
