@@ -86,9 +86,11 @@ func find(name string) (netlink.Link, error) {
 	return link, nil
 }
 
-// quiet lets an interface have IPv6 addresses, also where the machine's others have none, and keeps the kernel from making
-// some of its own: nobody here sends router advertisements.
+// quiet lets an interface have IPv6 addresses, also where the machine's others have none, keeps the kernel from making
+// some of its own, since nobody here sends router advertisements, and from taking a network's other addresses with its
+// first.
 func quiet(name string) {
+	write(name, "ipv4", "promote_secondaries", "1")
 	write(name, "ipv6", "disable_ipv6", "0")
 	write(name, "ipv6", "accept_ra", "0")
 	write(name, "ipv6", "accept_dad", "0")
@@ -158,15 +160,12 @@ func applyPaths(link netlink.Link, want map[netip.Addr]int) error {
 	if err != nil {
 		return fmt.Errorf("device: routes of %s: %w", name, err)
 	}
-	there := map[netip.Addr]bool{}
+	ours := map[netip.Addr]int{}
 	for _, r := range have {
 		dst := addrOf(r)
-		if mtu, ok := want[dst]; ok && r.MTU == mtu {
-			there[dst] = true
-			continue
-		}
 		if _, ok := want[dst]; ok {
-			continue // replaced below, at once
+			ours[dst] = r.MTU
+			continue
 		}
 		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("device: take route to %s: %w", dst, err)
@@ -178,11 +177,16 @@ func applyPaths(link netlink.Link, want map[netip.Addr]int) error {
 	}
 	slices.SortFunc(addrs, func(a, b netip.Addr) int { return cmp.Compare(a.String(), b.String()) })
 	for _, a := range addrs {
-		if there[a] {
+		mtu, held := ours[a]
+		if held && mtu == want[a] {
 			continue
 		}
 		r := netlink.Route{LinkIndex: link.Attrs().Index, Dst: netlink.NewIPNet(a.AsSlice()), Protocol: routeMark, MTU: want[a], Scope: netlink.SCOPE_LINK}
-		if err := netlink.RouteReplace(&r); err != nil {
+		set := netlink.RouteAdd
+		if held {
+			set = netlink.RouteReplace
+		}
+		if err := set(&r); err != nil && !errors.Is(err, unix.EEXIST) { // somebody else's: theirs to decide
 			return fmt.Errorf("device: route to %s: %w", a, err)
 		}
 	}

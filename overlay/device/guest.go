@@ -104,6 +104,7 @@ func setInner(h *netlink.Handle, peer netlink.Link, g Guest) error {
 	if err := h.LinkSetHardwareAddr(peer, g.MAC); err != nil {
 		return fmt.Errorf("device: MAC address of the guest's %s: %w", name, err)
 	}
+	write(name, "ipv6", "disable_ipv6", "0") // containers are often made without
 	for _, p := range g.Addrs {
 		a, err := netlink.ParseAddr(p.String())
 		if err != nil {
@@ -112,7 +113,9 @@ func setInner(h *netlink.Handle, peer netlink.Link, g Guest) error {
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD
 		}
-		if err := h.AddrReplace(peer, a); err != nil {
+		if err := h.AddrReplace(peer, a); noIPv6(p, err) {
+			continue
+		} else if err != nil {
 			return fmt.Errorf("device: give %s to the guest's %s: %w", p, name, err)
 		}
 	}
