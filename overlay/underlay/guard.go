@@ -19,6 +19,11 @@ var ErrNoNFT = errors.New("nft is not installed")
 // packet, and the kernel, which knows no such tunnel, would answer with "protocol unreachable". The table is named by the
 // owner; other tables are not touched, and packets of strangers go on to whatever the kernel does with them.
 func Guard(ctx context.Context, owner string, peers []netip.Addr) error {
+	return nft(ctx, script(owner, peers))
+}
+
+// script puts a table for these peers in the place of the owner's table, or takes that away where there are none.
+func script(owner string, peers []netip.Addr) string {
 	table := "vcpeer_" + owner
 	var b strings.Builder
 	fmt.Fprintf(&b, "table inet %[1]s\ndelete table inet %[1]s\n", table) // the first line makes the second succeed
@@ -29,7 +34,7 @@ func Guard(ctx context.Context, owner string, peers []netip.Addr) error {
 		b.WriteString("chain guard {\ntype filter hook prerouting priority -310; policy accept;\n" +
 			"meta l4proto 47 ip saddr @peers4 drop\nmeta l4proto 47 ip6 saddr @peers6 drop\n}\n}\n")
 	}
-	return nft(ctx, b.String())
+	return b.String()
 }
 
 func set(name, kind string, peers []netip.Addr, is func(netip.Addr) bool) string {

@@ -63,6 +63,9 @@ func Choose(local []Local, peer []netip.Addr, sameSite bool) (netip.Addr, bool) 
 	return best, rank > 0
 }
 
+// shared is a provider's (RFC 6598): like a private address, each may be many machines'.
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
 func rankOf(local []Local, a netip.Addr, sameSite bool) int {
 	family, onLink := false, false
 	for _, l := range local {
@@ -74,11 +77,11 @@ func rankOf(local []Local, a netip.Addr, sameSite bool) int {
 	}
 	rank := 0
 	switch {
-	case !family:
+	case !family || !a.IsGlobalUnicast():
 		return 0
 	case sameSite && onLink:
 		rank = 8
-	case !a.IsPrivate():
+	case !a.IsPrivate() && !shared.Contains(a):
 		rank = 6
 	case onLink:
 		rank = 4
