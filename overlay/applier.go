@@ -181,8 +181,8 @@ func (a *applier) round(ctx context.Context, d desired) applied {
 	}
 	if a.info.Datapath == inUserSpace {
 		step("neighbours", false, func() error { return a.neighbours(ctx, d.peers) })
-		step("underlay", slices.Equal(d.nics, old.nics), func() error {
-			_, err := a.sw.Program(ctx, underBridge(a.name), underTables(len(d.nics)))
+		step("underlay", slices.Equal(d.local, old.local), func() error {
+			_, err := a.sw.Program(ctx, underBridge(a.name), underTables(d.local))
 			return err
 		})
 	}

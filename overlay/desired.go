@@ -21,7 +21,8 @@ type desired struct {
 	want   flow.Want
 	device device.Config
 	mac    net.HardwareAddr
-	nics   []string                   // interfaces that tunnels go over
+	local  []underlay.Local           // addresses that tunnels come to …
+	nics   []string                   // … and the interfaces that have them
 	tunnel map[label.Label]netip.Addr // the other end of each port of its own
 	peers  []netip.Addr               // all other ends
 	guests []guestWant
@@ -95,13 +96,20 @@ const inUserSpace = "netdev"
 // controlMTU lets the agent take whatever a guest may send and no path takes.
 const controlMTU = 9000
 
-// underTables end the tunnels that come in by n interfaces: a frame that is put out where it came in by is, if it is a
-// tunnel to the interface's own address, taken out of the tunnel. All else is the kernel's, which has a copy.
-func underTables(n int) flow.Tables {
+// underTables pass on tunnels, which come from both sides by the port of an interface: those of this machine go out there,
+// and one to its own address is taken out of the tunnel when it is put out where it came in by. All else is the kernel's,
+// which has a copy. Frames for other machines come too when a switch does not know where these are; to put those out again
+// would have the gateways of a site throw them at each other for ever.
+func underTables(local []underlay.Local) flow.Tables {
 	var t flow.Tables
-	for port := 1; port <= n; port++ {
-		for _, family := range []string{"ip", "ipv6"} {
-			t.Flows = append(t.Flows, flow.Flow{Priority: 10, Match: fmt.Sprintf("%s,in_port=%d,nw_proto=47", family, port), Actions: "IN_PORT"})
+	for _, l := range local {
+		family, src, dst := "ip", "nw_src", "nw_dst"
+		if l.Addr.Is6() {
+			family, src, dst = "ipv6", "ipv6_src", "ipv6_dst"
+		}
+		for _, end := range []string{src, dst} {
+			match := fmt.Sprintf("%s,nw_proto=47,%s=%s", family, end, l.Addr) // by whatever interface the routes say
+			t.Flows = append(t.Flows, flow.Flow{Priority: 10, Match: match, Actions: "IN_PORT"})
 		}
 	}
 	t.Flows = append(t.Flows, flow.Flow{Priority: 1, Actions: "drop"})
@@ -113,6 +121,7 @@ func (s *session) desire(d decided) desired {
 	t := s.topology
 	slot, _ := slotOf(t.self.Address)
 	out := desired{want: wantFlows(s.records, t, s.peers, d), mac: slot.MAC(), peers: s.peers.all(), tunnel: map[label.Label]netip.Addr{}}
+	out.local = slices.Clone(s.local)
 	for _, l := range s.local {
 		if !slices.Contains(out.nics, l.Link) {
 			out.nics = append(out.nics, l.Link)
