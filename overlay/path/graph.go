@@ -17,11 +17,12 @@ type graph struct {
 	damp       dampers
 	sealedOnly bool
 
-	n     int
-	gates []Gateway
-	sites []site   // by name
-	slots []int32  // by label; -1: no gateway
-	rows  [][]Link // what halves were made of; nil: no row
+	n      int
+	gates  []Gateway
+	sites  []site   // by name
+	siteOf []int32  // by slot, in sites
+	slots  []int32  // by label; -1: no gateway
+	rows   [][]Link // what halves were made of; nil: no row
 	// halves[i*n+j] is i's word on its link to j, and costs[i*n+j] == costs[j*n+i] what the two words make of it.
 	halves []half
 	costs  []cost
@@ -125,12 +126,15 @@ func (g *graph) renumber(gates []Gateway) {
 			}
 		}
 	}
-	g.sites = nil
+	g.sites, g.siteOf = nil, make([]int32, n)
 	byName := map[string][]int{}
 	for i, x := range gates {
 		byName[x.Site] = append(byName[x.Site], i)
 	}
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		for _, i := range byName[name] {
+			g.siteOf[i] = int32(len(g.sites))
+		}
 		g.sites = append(g.sites, site{name, byName[name]})
 	}
 	if g.sealedOnly { // some site may have another name

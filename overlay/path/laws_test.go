@@ -3,6 +3,7 @@ package path
 import (
 	"cmp"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"testing"
@@ -23,13 +24,19 @@ func following() Config {
 
 // dumb finds the least cost from self to dst, and of paths whose first link is not the one to avoid, by trying all.
 func dumb(in Input, pr prices, dst, avoid label.Label) cost {
+	best := none
+	each(in, pr, dst, avoid, func(_ Path, c cost) { best = min(best, c) })
+	return best
+}
+
+// each calls try for every path from self to dst whose first link is not the one to avoid.
+func each(in Input, pr prices, dst, avoid label.Label, try func(Path, cost)) {
 	said := map[[2]label.Label]half{}
 	for _, r := range in.Rows {
 		for i := range r.Links {
 			said[[2]label.Label{r.From, r.Links[i].To}] = halfOf(&r.Links[i])
 		}
 	}
-	best := none
 	var walk func(at Gateway, visited []label.Label, sum cost)
 	walk = func(at Gateway, visited []label.Label, sum cost) {
 		for _, next := range in.Gateways {
@@ -41,7 +48,7 @@ func dumb(in Input, pr prices, dst, avoid label.Label) cost {
 			}
 			c := sum + cost(pr.link(a, b))<<tieBits
 			if via := len(visited) - 1; next.Label == dst {
-				best = min(best, pr.whole(c, via))
+				try(Path{Dst: dst, Via: slices.Clone(visited[1:])}, pr.whole(c, via))
 			} else if !next.NoTransit && via < label.MaxTransit {
 				walk(next, append(slices.Clone(visited), next.Label), c+pr.transit)
 			}
@@ -52,7 +59,6 @@ func dumb(in Input, pr prices, dst, avoid label.Label) cost {
 			walk(g, []label.Label{in.Self}, 0)
 		}
 	}
-	return best
 }
 
 // change draws one thing that happens to a network.
@@ -107,6 +113,70 @@ func TestWithoutHysteresisThePathIsTheBest(t *testing.T) {
 	})
 }
 
+// inCommon counts what a backup has in common with a path: links between the two sites of the path's first link, links
+// between any two sites of the path's, and transit gateways.
+func inCommon(in Input, p, backup Path) [3]int {
+	site := map[label.Label]string{}
+	for _, g := range in.Gateways {
+		site[g.Label] = g.Site
+	}
+	pairs := func(p Path) (out [][2]string) {
+		at := in.Self
+		for _, l := range append(slices.Clone(p.Via), p.Dst) {
+			if a, b := site[at], site[l]; a != b {
+				out = append(out, [2]string{min(a, b), max(a, b)})
+			} else {
+				out = append(out, [2]string{})
+			}
+			at = l
+		}
+		return out
+	}
+	var n [3]int
+	of := pairs(p)
+	for _, pair := range pairs(backup) {
+		if pair != [2]string{} && pair == of[0] {
+			n[0]++
+		}
+		if pair != [2]string{} && slices.Contains(of, pair) {
+			n[1]++
+		}
+	}
+	for _, l := range backup.Via {
+		if slices.Contains(p.Via, l) {
+			n[2]++
+		}
+	}
+	return n
+}
+
+// dumbBackup finds what the backup of a path should have in common with it and cost, by trying all.
+func dumbBackup(in Input, pr prices, p Path) (common [3]int, least cost) {
+	least = none
+	each(in, pr, p.Dst, p.First(), func(backup Path, c cost) {
+		n := inCommon(in, p, backup)
+		if d := slices.Compare(n[:], common[:]); least >= none || d < 0 || d == 0 && c < least {
+			common, least = n, c
+		}
+	})
+	return common, least
+}
+
+func checkBackups(t *rapid.T, w *world, table Table, cheapest bool) {
+	for _, c := range table.Choices {
+		common, least := dumbBackup(w.in, w.p.config.prices(), c.Path)
+		if !c.Backup.Exists() {
+			if least < none {
+				t.Fatalf("%v has no backup, but one of cost %v", c.Path, least.duration())
+			}
+			continue
+		}
+		if got := inCommon(w.in, c.Path, c.Backup); got != common || cheapest && c.Backup.Cost != least.duration() {
+			t.Fatalf("%v: backup %v of cost %v has %v in common, the best %v for %v", c.Path, c.Backup, c.Backup.Cost, got, common, least.duration())
+		}
+	}
+}
+
 func TestTheBackupOfAFirstPathIsTheBest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t, Default(), 1)
@@ -115,13 +185,44 @@ func TestTheBackupOfAFirstPathIsTheBest(t *testing.T) {
 		}
 		table, _ := w.p.Plan(w.in, w.now)
 		checkTable(t, w.in, table)
-		for _, c := range table.Choices {
-			best := dumb(w.in, w.p.config.prices(), c.Dst, c.First())
-			if c.Backup.Exists() && c.Backup.Cost != best.duration() || !c.Backup.Exists() && best < none {
-				t.Fatalf("%v: backup %v of cost %v, the best costs %v", c.Path, c.Backup, c.Backup.Cost, best.duration())
+		checkBackups(t, w, table, true)
+	})
+}
+
+func TestBackupsShareAsLittleAsTheyCan(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t, Default(), 1)
+		for range rapid.IntRange(1, 10).Draw(t, "plans") {
+			for range rapid.IntRange(1, 20).Draw(t, "changes") {
+				change(t, w)
 			}
+			w.wait(3 * time.Second)
+			checkBackups(t, w, w.table, false)
 		}
 	})
+}
+
+// TestAllBackupsAreSearchedFor: where there are more to search for than one plan has time for, others do it.
+func TestAllBackupsAreSearchedFor(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	in := plane(rng, 600).sparse(rng, 8).input(1, exact)
+	p, now := New(Default()), time.Unix(0, 0)
+	table, again := p.Plan(in, now)
+	plans := 1
+	for ; !again.IsZero() && plans < 1000; plans++ {
+		now = again
+		table, again = p.Plan(in, now)
+	}
+	if plans == 1 || plans == 1000 {
+		t.Errorf("%d plans", plans)
+	}
+	for _, c := range table.Choices {
+		d, v := p.dests[c.Dst], p.graph.slot(c.Dst)
+		a := p.graph.avoid(p.self, v, d.route)
+		if _, least := p.spare.find(&a, candidate{d.backup, p.graph.costOf(p.self, v, d.backup)}); d.backed && a.of(d.backup) != least {
+			t.Errorf("%v: backup %v shares %#x, might %#x", c.Path, c.Backup, a.of(d.backup), least)
+		}
+	}
 }
 
 // TestEqualInputsGiveEqualTables runs two planners, one of which gets all in another order and in new memory each time,

@@ -14,7 +14,8 @@
 // Jonglez, Boutier, Chroboczek: A delay-based routing metric, arXiv 1403.3488), and more for loss; a transit gateway has
 // a price. A better path is taken when its gain is large and confirmed, or small and lasting, and then kept for a while;
 // a path that fails is left at once; links and paths that fail again and again come back later each time (as routes do
-// by RFC 2439). From equal inputs at equal times all gateways draw equal conclusions, and the two ends of a pair choose
+// by RFC 2439). A path's backup is the cheapest of those that share least with it: no link between two sites that the path
+// has a link between, whichever of their gateways it ends at, and no transit gateway, where there is such a one. From equal inputs at equal times all gateways draw equal conclusions, and the two ends of a pair choose
 // one path, since both directions of a link cost the same and ties are broken by what belongs to the link.
 package path
 
@@ -129,7 +130,7 @@ func (c Cause) String() string {
 type Choice struct {
 	Path
 	Direct   time.Duration // RTT of the direct link; 0: unknown, or not usable
-	Backup   Path          // the best whose first link is another, for failover on the spot; may be none
+	Backup   Path          // for failover on the spot: its first link is another, and it shares least with Path; may be none
 	Since    time.Time
 	Cause    Cause
 	Switches int // since the gateway was first seen

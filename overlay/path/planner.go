@@ -13,6 +13,8 @@ type Planner struct {
 	config Config
 	graph  graph
 	search search
+	spare  spare
+	spares int // searches for backups that this plan may still make
 	self   int // slot, as of the last plan; -1: nothing was planned
 
 	dests map[label.Label]*dest
@@ -26,6 +28,7 @@ type dest struct {
 	route   route
 	backup  route
 	backed  bool // there is a backup
+	spare   spared
 
 	cost cost // of route, as of the last plan
 	seen bool // in this plan
@@ -64,6 +67,7 @@ func (p *Planner) Plan(in Input, now time.Time) (table Table, again time.Time) {
 		return Table{}, again
 	}
 	p.search.run(g, p.self)
+	p.spares = 2 * p.searches()
 	for v := range g.n {
 		if v != p.self {
 			again = soonest(again, p.decide(v, now))
@@ -128,28 +132,7 @@ func (p *Planner) decide(v int, now time.Time) (again time.Time) {
 		}
 	}
 	d.reached, d.route, d.cost = true, best.route, best.cost
-	p.decideBackup(d, v, all[:])
-	return again
-}
-
-// decideBackup takes the best path whose first link is another, but keeps the one it has while that is nearly as good.
-func (p *Planner) decideBackup(d *dest, v int, all []candidate) {
-	l := p.graph.label(v)
-	first := d.route.first(l)
-	for i := range all {
-		if all[i].first(l) == first {
-			all[i].cost = none
-		}
-	}
-	best := cheapest(all)
-	if d.backed && d.backup.first(l) != first {
-		if c := p.graph.costOf(p.self, v, d.backup); c < none {
-			if large, _ := p.config.gain(c.units(), best.cost.units()); !large {
-				return
-			}
-		}
-	}
-	d.backup, d.backed = best.route, best.cost < none
+	return soonest(again, p.decideBackup(d, v, all[:], now))
 }
 
 func cheapest(all []candidate) candidate {
