@@ -1,7 +1,9 @@
 package overlay
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -119,21 +121,18 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 		}
 		return self, out
 	}
-	var labels, inUse []label.Label
+	var labels []label.Label
 	each(t, func(g Node) { labels = append(labels, g.Label) })
 	slices.Sort(labels)
 	paths := map[label.Label][][]label.Label{}
-	for _, c := range s.table.Choices {
-		if len(c.Via) > 0 {
-			paths[c.Dst] = [][]label.Label{c.Via}
-			inUse = append(inUse, c.Via...)
-		}
+	for _, via := range s.detours() {
+		paths[via.to] = [][]label.Label{via.over}
 	}
 	rtt := map[label.Label]time.Duration{}
 	for _, m := range s.links {
 		rtt[m.node.Label] = m.rtt
 	}
-	classes := probe.Classify(self.Label, labels, func(l label.Label) time.Duration { return rtt[l] }, inUse)
+	classes := probe.Classify(self.Label, labels, func(l label.Label) time.Duration { return rtt[l] }, firstLinks(s.table))
 	class := map[label.Label]probe.Class{}
 	for i, l := range labels {
 		class[l] = classes[i]
@@ -142,11 +141,42 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 	each(t, func(g Node) {
 		if a, ok := s.peers.far[g.Label]; ok && !s.records.Encrypt {
 			out = append(out, probe.Target{
-				ID: probe.Gateway(g.Label), Addr: a, Class: class[g.Label], MTU: s.linkMTU(a, g.UnderlayMTU), Paths: paths[g.Label],
+				ID: probe.Gateway(g.Label), Addr: a, Class: class[g.Label], MTU: s.linkMTU(a, g.UnderlayMTU),
+				Paths: paths[g.Label], PathClass: probe.PathClass(len(paths)),
 			})
 		}
 	})
 	return self, out
+}
+
+// detour is a path over others that is probed from end to end.
+type detour struct {
+	to   label.Label
+	over []label.Label
+}
+
+// maxDetours bounds how many are, so that the cost of a large cluster is bounded: those with the least RTT.
+const maxDetours = 24
+
+func (s *session) detours() []detour {
+	choices := slices.DeleteFunc(slices.Clone(s.table.Choices), func(c path.Choice) bool { return len(c.Via) == 0 })
+	slices.SortStableFunc(choices, func(a, b path.Choice) int { return cmp.Compare(a.RTT, b.RTT) })
+	var out []detour
+	for _, c := range choices[:min(len(choices), maxDetours)] {
+		out = append(out, detour{c.Dst, c.Via})
+	}
+	return out
+}
+
+// firstLinks are the gateways whose direct links paths begin with, those of the most paths first.
+func firstLinks(t path.Table) []label.Label {
+	paths := map[label.Label]int{}
+	for _, c := range t.Choices {
+		paths[c.First()]++
+	}
+	return slices.SortedFunc(maps.Keys(paths), func(a, b label.Label) int {
+		return cmp.Or(cmp.Compare(paths[b], paths[a]), cmp.Compare(a, b))
+	})
 }
 
 // measure takes in what the prober knows of the targets.

@@ -170,21 +170,32 @@ func TestUplink(t *testing.T) {
 // survive noise.
 func TestWatchedLinks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := watch{most: rapid.IntRange(0, 4).Draw(t, "most"), ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}}
+		w := watch{most: rapid.IntRange(0, 4).Draw(t, "most"), used: map[label.Label]time.Time{}, ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}}
+		now := time.Unix(1000, 0)
 		for range 20 {
+			now = now.Add(time.Duration(rapid.IntRange(0, 40).Draw(t, "seconds")) * time.Second)
 			var near []nearness
+			inUse := 0
 			n := rapid.IntRange(0, 9).Draw(t, "gateways")
 			for l := 1; l <= n; l++ {
-				near = append(near, nearness{label.Label(l), time.Duration(rapid.IntRange(0, 50).Draw(t, "ms")) * time.Millisecond})
+				used := rapid.Bool().Draw(t, "used")
+				if used {
+					inUse++
+				}
+				near = append(near, nearness{label.Label(l), time.Duration(rapid.IntRange(0, 50).Draw(t, "ms")) * time.Millisecond, used})
 			}
 			asked := []label.Label{label.Label(rapid.IntRange(1, 12).Draw(t, "asked"))}
 			before := map[label.Label]uint16{}
 			for l, p := range w.ports {
 				before[l] = p
 			}
-			w.choose(near, asked)
-			if want := min(w.most, n); len(w.wish) != want {
-				t.Fatalf("%d wishes of %d gateways, want %d", len(w.wish), n, want)
+			w.choose(near, asked, now)
+			least := min(w.most, inUse)
+			if n <= w.most {
+				least = n
+			}
+			if got := len(w.wish); got < least || got > min(w.most, n) {
+				t.Fatalf("%d wishes of %d gateways, %d of them in use: want %d to %d", got, n, inUse, least, w.most)
 			}
 			seen := map[uint16]bool{}
 			for l, p := range w.ports {
@@ -201,6 +212,29 @@ func TestWatchedLinks(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A link that no path begins with is let go after a while, and not at once.
+func TestUnusedLinkIsWatchedForAWhile(t *testing.T) {
+	w := watch{most: 1, used: map[label.Label]time.Time{}, ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}}
+	now := time.Unix(1000, 0)
+	near := func(used label.Label) (out []nearness) {
+		for l := label.Label(1); l <= 2; l++ {
+			out = append(out, nearness{l, time.Duration(l) * time.Millisecond, l == used})
+		}
+		return out
+	}
+	for _, s := range []struct {
+		used label.Label
+		wait time.Duration
+		want []label.Label
+	}{{2, 0, []label.Label{2}}, {1, unusedFor, []label.Label{2}}, {1, time.Second, []label.Label{1}}, {0, unusedFor + time.Second, nil}} {
+		now = now.Add(s.wait)
+		w.choose(near(s.used), nil, now)
+		if !slices.Equal(w.wish, s.want) {
+			t.Errorf("with %d in use after %v: %v are watched, want %v", s.used, s.wait, w.wish, s.want)
+		}
+	}
 }
 
 func TestBFDIsBelievedForAWhile(t *testing.T) {

@@ -68,7 +68,7 @@ const tick = 300 * time.Millisecond
 func newSession(n *Network, sw *ovs.Switch, info ovs.Info) *session {
 	s := &session{
 		n: n, sw: sw, info: info, planner: path.New(path.Default()),
-		watch:  watch{most: n.cfg.Protect, ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}},
+		watch:  watch{most: n.cfg.Protect, used: map[label.Label]time.Time{}, ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}},
 		guests: guestPorts{}, wasUp: map[probe.ID]bool{}, doubts: map[doubtful]time.Time{}, doubted: map[label.Label][]path.Link{},
 	}
 	s.urgent, s.large = make(chan struct{}, 1), newTooLarge()
@@ -267,7 +267,7 @@ func (s *session) apply(links []measured, now time.Time) {
 		return // what an earlier daemon left is better than what is known so far
 	}
 	s.settled = time.Time{}
-	s.watch.choose(s.nearest(links), s.heard.watchers(s.topology, s.topology.self.Label))
+	s.watch.choose(s.nearest(links), s.heard.watchers(s.topology, s.topology.self.Label), now)
 	next := s.desire(decided{
 		table: s.table, protected: maps.Clone(s.watch.ports), watched: s.watch.believed(now), offered: s.offered(links),
 		guests: s.guests.ports(), linkMTU: s.linkMTU, largest: s.largest(),
@@ -291,9 +291,10 @@ func (s *session) nearest(links []measured) []nearness {
 	for _, m := range links {
 		rtt[m.node.Label] = m.rtt
 	}
+	used := firstLinks(s.table)
 	var out []nearness
 	for l := range s.peers.far {
-		out = append(out, nearness{l, rtt[l]})
+		out = append(out, nearness{l, rtt[l], slices.Contains(used, l)})
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -11,7 +12,8 @@ import (
 // watch decides which links have a port of their own with BFD, and whether its word counts. It is pure state of the
 // Network's loop.
 type watch struct {
-	most  int // wishes of ours
+	most  int                       // wishes of ours
+	used  map[label.Label]time.Time // when a path of ours last began with the link
 	ports map[label.Label]uint16
 	bfd   map[label.Label]bfdState
 	wish  []label.Label
@@ -31,14 +33,19 @@ const bfdTrust = 5 * time.Second
 
 // nearness is a gateway and how far it is.
 type nearness struct {
-	l   label.Label
-	rtt time.Duration // 0: not measured
+	l    label.Label
+	rtt  time.Duration // 0: not measured
+	used bool          // a path begins with the link to it
 }
 
-// choose says which links ought to be watched: those that this node wants, the nearest, and those of which the other end
-// wants it; of all at most most·2, up to maxWatch. A wish is kept while it is among the nearest two times as many, so that
-// noise moves no port.
-func (w *watch) choose(near []nearness, asked []label.Label) (changed bool) {
+// unusedFor is how long a link stays watched that no path begins with any more: a path comes back when its link does.
+const unusedFor = time.Minute
+
+// choose says which links ought to be watched: those that this node wants, the nearest of those in use (of few links all
+// are), and those of which the other end wants it; of all at most most·2, up to maxWatch. A wish is kept while it is among
+// the nearest two times as many, so that noise moves no port.
+func (w *watch) choose(near []nearness, asked []label.Label, now time.Time) (changed bool) {
+	w.use(near, now)
 	slices.SortFunc(near, func(a, b nearness) int {
 		return cmp.Or(compareKnown(a.rtt, b.rtt), cmp.Compare(a.l, b.l))
 	})
@@ -46,12 +53,13 @@ func (w *watch) choose(near []nearness, asked []label.Label) (changed bool) {
 	for i, n := range near {
 		rank[n.l] = i
 	}
+	few := len(near) <= w.most
 	wish := slices.DeleteFunc(slices.Clone(w.wish), func(l label.Label) bool {
 		r, ok := rank[l]
-		return !ok || r >= 2*w.most
+		return !ok || r >= 2*w.most || !few && w.used[l].IsZero()
 	})
 	for _, n := range near {
-		if len(wish) < w.most && !slices.Contains(wish, n.l) {
+		if len(wish) < w.most && (few || n.used) && !slices.Contains(wish, n.l) {
 			wish = append(wish, n.l)
 		}
 	}
@@ -65,6 +73,16 @@ func (w *watch) choose(near []nearness, asked []label.Label) (changed bool) {
 		}
 	}
 	return w.assign(all) || changed
+}
+
+// use notes which links are in use, and forgets those that have not been for long.
+func (w *watch) use(near []nearness, now time.Time) {
+	for _, n := range near {
+		if n.used {
+			w.used[n.l] = now
+		}
+	}
+	maps.DeleteFunc(w.used, func(_ label.Label, at time.Time) bool { return now.Sub(at) > unusedFor })
 }
 
 // compareKnown puts what is measured first, the nearest of it foremost.

@@ -27,7 +27,7 @@ func (c Config) Cost(links []Class, paths int) (sum Cost) {
 		add(class, true)
 	}
 	for range paths {
-		add(Fast, false)
+		add(PathClass(paths), false)
 	}
 	return sum
 }

@@ -30,7 +30,7 @@ func classesOf(self label.Label, all []label.Label, rtt func(a, b label.Label) t
 func TestCost(t *testing.T) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "gateways  in use  fast near rest  packets/s   kB/s (each direction, on the wire)\n")
-	for _, n := range []int{10, 100, 1000} {
+	for _, n := range []int{8, 20, 100, 1000} {
 		for _, used := range []int{0, 4, 16} {
 			all, rtt := gateways(n)
 			direct, paths := used-used/2, used/2 // those over transit gateways are probed as a whole
@@ -103,8 +103,23 @@ func TestClassify(t *testing.T) {
 			t.Errorf("%v, at %v, is not near", l, rtt(1, l))
 		}
 	}
-	if c := classesOf(1, all[:25], rtt, nil); slices.Max(c) != Fast {
-		t.Errorf("of 24 others some are not fast")
+	if c := classesOf(1, all[:9], rtt, nil); slices.Max(c) != Fast {
+		t.Errorf("of 8 others some are not fast")
+	}
+	unknown := func(a, b label.Label) time.Duration {
+		if b == 4 {
+			return 0
+		}
+		return rtt(a, b)
+	}
+	for i, class := range classesOf(1, all[:25], unknown, []label.Label{7}) {
+		want := Near
+		if l := label.Label(i + 2); l == 7 || l == 4 {
+			want = Fast
+		}
+		if class != want {
+			t.Errorf("of 24 others %d is %v, want %v", i+2, class, want)
+		}
 	}
 }
 

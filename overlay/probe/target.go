@@ -43,6 +43,7 @@ type Target struct {
 	Class Class      // of the direct link
 	// MTU is the largest IP packet that the link could carry (the underlay's less what tunnels add), bytes: whether it does
 	// is found out. 0: is not.
-	MTU   int
-	Paths [][]label.Label // paths in use: transit gateways in order, none empty. They are probed as Fast.
+	MTU       int
+	Paths     [][]label.Label // paths in use: transit gateways in order, none empty
+	PathClass Class           // of all of them
 }

@@ -15,7 +15,7 @@ func (c *Core) Set(at time.Time, self Self, targets []Target) {
 	want := map[*track]bool{}
 	for _, g := range targets {
 		w, ok := wayTo(g.ID, nil)
-		if t := c.ways[w]; !ok || g.Class >= classes || !self.id(g.ID.near).Valid() || g.ID == self.id(g.ID.near) || t != nil && want[t] {
+		if t := c.ways[w]; !ok || g.Class >= classes || g.PathClass >= classes || !self.id(g.ID.near).Valid() || g.ID == self.id(g.ID.near) || t != nil && want[t] {
 			continue
 		}
 		t := c.want(now, w, g.Class, spread)
@@ -30,7 +30,7 @@ func (c *Core) Set(at time.Time, self Self, targets []Target) {
 		t.mtu.want(now, g.MTU)
 		for _, via := range g.Paths[:min(len(g.Paths), MaxPaths)] {
 			if w, ok := wayTo(g.ID, via); ok && w.n > 0 && !w.over(self.Label) {
-				want[c.want(now, w, Fast, spread)] = true
+				want[c.want(now, w, g.PathClass, spread)] = true
 			}
 		}
 	}
