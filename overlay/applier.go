@@ -40,6 +40,7 @@ type applier struct {
 	patience int              // … and how often they are looked for in short intervals
 	dropped  map[string]error // interfaces that are somebody else's
 	last     applied
+	setUp    time.Time // when the interface was last looked at
 	guarded  time.Time // when the guard was last changed
 	pace     pace
 	hurried  time.Time // when a rest was last cut short
@@ -66,8 +67,11 @@ const (
 	askTimes = 25
 )
 
-// verifyEvery is how often the bridge is compared though nothing has happened.
-const verifyEvery = 15 * time.Second
+// verifyEvery is how often everything is compared though nothing has happened that Open vSwitch told of.
+const verifyEvery = time.Minute
+
+// lookAtDevice is the same for the interface of programs, of which Open vSwitch tells nothing.
+const lookAtDevice = 3 * time.Second
 
 func newApplier(cfg Config, sw *ovs.Switch, info ovs.Info) *applier {
 	return &applier{
@@ -200,7 +204,9 @@ func (a *applier) round(ctx context.Context, d desired) applied {
 	if a.info.Datapath == inUserSpace {
 		step("guard", slices.Equal(d.peers, old.peers), func() error { return a.guard(ctx, d.peers) })
 	}
-	step("interface", reflect.DeepEqual(d.device, old.device), func() error {
+	fresh := time.Since(a.setUp) < lookAtDevice
+	step("interface", fresh && reflect.DeepEqual(d.device, old.device), func() error {
+		a.setUp = time.Now()
 		return errors.Join(device.Up(controlPort(a.name)), device.Apply(a.name, d.device))
 	})
 	step("guests", reflect.DeepEqual(d.guests, old.guests), func() error { return a.attach(d.guests, &r) })

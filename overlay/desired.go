@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"vcpeer/overlay/device"
 	"vcpeer/overlay/flow"
@@ -21,10 +22,11 @@ type desired struct {
 	want   flow.Want
 	device device.Config
 	mac    net.HardwareAddr
-	local  []underlay.Local           // addresses that tunnels come to …
-	nics   []string                   // … and the interfaces that have them
-	tunnel map[label.Label]netip.Addr // the other end of each port of its own
-	peers  []netip.Addr               // all other ends
+	local  []underlay.Local              // addresses that tunnels come to …
+	nics   []string                      // … and the interfaces that have them
+	tunnel map[label.Label]netip.Addr    // the other end of each port of its own
+	bfd    map[label.Label]time.Duration // how often it says that it lives
+	peers  []netip.Addr                  // all other ends
 	guests []guestWant
 }
 
@@ -54,10 +56,6 @@ func watchedLabel(name, port string) (label.Label, bool) {
 	return l, err == nil && l.Valid()
 }
 
-// bfdMillis is how often a watched link says that it lives; three missed are a failure, so that a path falls over within
-// 300 ms together with what was on the way.
-const bfdMillis = "70"
-
 // bridges are those that d wants, the one of programs called name. Where the datapath is in user space, a second holds
 // the interfaces that tunnels go over: their addresses stay the kernel's, and Open vSwitch takes its copy of each frame.
 func (d desired) bridges(name, datapath string) []ovs.Bridge {
@@ -70,10 +68,11 @@ func (d desired) bridges(name, datapath string) []ovs.Bridge {
 		if !ok {
 			continue
 		}
+		millis := strconv.FormatInt(d.bfd[l].Milliseconds(), 10)
 		main.Ports = append(main.Ports, ovs.Port{
 			Name: watchedPort(name, l), Type: "gre", OFPort: int(port),
 			Options: map[string]string{"remote_ip": dst.String(), "key": "flow"},
-			BFD:     map[string]string{"enable": "true", "min_tx": bfdMillis, "min_rx": bfdMillis},
+			BFD:     map[string]string{"enable": "true", "min_tx": millis, "min_rx": millis},
 		})
 	}
 	for _, g := range d.guests {
@@ -127,6 +126,7 @@ func (s *session) desire(d decided) desired {
 			out.nics = append(out.nics, l.Link)
 		}
 	}
+	out.bfd = d.every
 	for l := range d.protected {
 		if a, ok := s.peers.far[l]; ok {
 			out.tunnel[l] = a

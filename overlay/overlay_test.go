@@ -257,6 +257,38 @@ func TestBFDIsBelievedForAWhile(t *testing.T) {
 	}
 }
 
+// A session that cries wolf is listened to more seldom, and a real failure changes nothing.
+func TestAlarmsForNothing(t *testing.T) {
+	now := time.Unix(1000, 0)
+	w := watch{ports: map[label.Label]uint16{7: 100}, bfd: map[label.Label]bfdState{}}
+	down := func(d time.Duration) {
+		w.heard(7, false, "down", now)
+		now = now.Add(d)
+		w.heard(7, true, "up", now)
+	}
+	expect := func(what string, want time.Duration) {
+		t.Helper()
+		if got := w.intervals(now)[7]; got != want {
+			t.Errorf("%s: every %v, want %v", what, got, want)
+		}
+	}
+	expect("at first", bfdEvery)
+	down(time.Second)
+	expect("it came up for the first time", bfdEvery)
+	down(momentary)
+	expect("after a failure", bfdEvery)
+	down(time.Second / 2)
+	expect("after an alarm", 2*bfdEvery)
+	for range 9 {
+		down(time.Second / 2)
+	}
+	expect("after many", 8*bfdEvery)
+	for i := range 3 {
+		now = now.Add(alarmForget + 1)
+		expect(fmt.Sprint(i+1, " quiet times later"), 4*bfdEvery>>i)
+	}
+}
+
 func TestSayings(t *testing.T) {
 	s := saying{row: path.Row{From: 3, Links: []path.Link{{To: 5, RTT: 20 * time.Millisecond, MTU: 1458, Up: true}}}, watch: []label.Label{5, 9}}
 	got, err := decodeSaying(s.encode())

@@ -240,19 +240,32 @@ func (s *session) chooseUplink(links []measured) {
 // say tells the other gateways of this one's links when there is news, and now and then, since what is old is forgotten.
 func (s *session) say(links []measured, now time.Time) {
 	next := saying{row: s.ownRow(links), watch: s.watch.wish}
-	news := path.Significant(s.said.row, next.row) || !slices.Equal(s.said.watch, next.watch)
-	if !news && now.Sub(s.saidAt) < sayAgain || news && now.Sub(s.saidAt) < sayGap && !worse(s.said.row, next.row) {
+	if now.Sub(s.saidAt) < s.sayGap(next) {
 		return
 	}
 	s.said, s.saidAt = next, now
 	s.n.cfg.Publish(next.encode())
 }
 
-// What a gateway says is repeated before it is forgotten, and small news wait for more.
+// What a gateway says is repeated before it is forgotten, and small news wait for more: each costs every node a message.
 const (
-	sayAgain = 20 * time.Second
-	sayGap   = 500 * time.Millisecond
+	sayAgain  = 20 * time.Second
+	sayShapes = 500 * time.Millisecond // between news of what links there are
+	sayRTTs   = 5 * time.Second        // between those of how good they are
 )
+
+// sayGap is how long after what was last said next is to be said.
+func (s *session) sayGap(next saying) time.Duration {
+	switch {
+	case worse(s.said.row, next.row):
+		return 0
+	case path.Reshaped(s.said.row, next.row) || !slices.Equal(s.said.watch, next.watch):
+		return sayShapes
+	case path.Significant(s.said.row, next.row):
+		return sayRTTs
+	}
+	return sayAgain
+}
 
 // worse reports that a link that was up is not: news that others wait for.
 func worse(old, now path.Row) bool {
@@ -269,7 +282,7 @@ func (s *session) apply(links []measured, now time.Time) {
 	s.settled = time.Time{}
 	s.watch.choose(s.nearest(links), s.heard.watchers(s.topology, s.topology.self.Label), now)
 	next := s.desire(decided{
-		table: s.table, protected: maps.Clone(s.watch.ports), watched: s.watch.believed(now), offered: s.offered(links),
+		table: s.table, protected: maps.Clone(s.watch.ports), every: s.watch.intervals(now), watched: s.watch.believed(now), offered: s.offered(links),
 		guests: s.guests.ports(), linkMTU: s.linkMTU, largest: s.largest(),
 	})
 	if reflect.DeepEqual(next, s.desired) {

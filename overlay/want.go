@@ -3,6 +3,7 @@ package overlay
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"vcpeer/overlay/flow"
 	"vcpeer/overlay/label"
@@ -68,6 +69,7 @@ func (p peers) all() []netip.Addr {
 type decided struct {
 	table     path.Table
 	protected map[label.Label]uint16            // ports of their own
+	every     map[label.Label]time.Duration     // how often each of them says that it lives
 	watched   map[label.Label]bool              // of those, the ones whose BFD can be believed
 	offered   map[label.Label]bool              // links that others may be sent over
 	guests    map[string]uint16                 // ports of the guests here, by ID

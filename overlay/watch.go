@@ -25,7 +25,25 @@ type bfdState struct {
 	once  bool // it has been up
 	since time.Time
 	text  string
+
+	alarms  int       // for nothing, lately: at most maxAlarms
+	alarmed time.Time // when the last of them was, or was forgotten
 }
+
+// A session that went down for a moment, and that probes did not even notice, was late and not lost: on a machine that has
+// too much to do, over a link that is full. Each such alarm doubles the interval, since all of them cost changes of paths
+// and what these bring about; without any they are forgotten one by one.
+const (
+	maxAlarms   = 3
+	momentary   = 2 * time.Second
+	alarmForget = 2 * time.Minute
+)
+
+// every is how often a watched link says that it lives. Three missed are a failure, so that a path falls over within 300 ms
+// together with what was on the way.
+func (s bfdState) every() time.Duration { return bfdEvery << s.alarms }
+
+const bfdEvery = 70 * time.Millisecond
 
 // bfdTrust is how long a session that went down is believed against probes that still come through: long enough for these
 // to notice, and for a path that BFD alone cannot go to be used without it.
@@ -128,11 +146,28 @@ func (w *watch) heard(l label.Label, up bool, text string, now time.Time) (chang
 	s := w.bfd[l]
 	changed = s.up != up || s.text != text
 	if s.up != up {
+		if up && s.once && now.Sub(s.since) < momentary {
+			s.alarms, s.alarmed = min(s.alarms+1, maxAlarms), now
+		}
 		s.since = now
 	}
 	s.up, s.once, s.text = up, s.once || up, text
 	w.bfd[l] = s
 	return changed
+}
+
+// intervals says how often each watched link is to say that it lives.
+func (w *watch) intervals(now time.Time) map[label.Label]time.Duration {
+	out := map[label.Label]time.Duration{}
+	for l := range w.ports {
+		s := w.bfd[l]
+		if s.alarms > 0 && now.Sub(s.alarmed) > alarmForget {
+			s.alarms, s.alarmed = s.alarms-1, now
+			w.bfd[l] = s
+		}
+		out[l] = s.every()
+	}
+	return out
 }
 
 // believed are the links whose port decides by itself whether the link is used: the session is up, or went down just now.

@@ -59,6 +59,9 @@ func LogFile(dir, daemon string) string {
 	return filepath.Join(dir, "log", "openvswitch", daemon+".log")
 }
 
+// switchNice is the nice value that ovs-ctl(8) gives the daemons of Open vSwitch.
+const switchNice = -10
+
 // launch starts a daemon in the node; what it prints goes to a file in its log directory.
 func (n *Node) launch(name string, env []string, argv ...string) error {
 	path := filepath.Join(n.Machine.Dir, "log", name+".out")
@@ -76,6 +79,9 @@ func (n *Node) launch(name string, env []string, argv ...string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := n.Machine.Start(cmd); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
+	}
+	if name != VCPeer {
+		_ = syscall.Setpriority(syscall.PRIO_PROCESS, cmd.Process.Pid, switchNice) // without the right to it, all are equal
 	}
 	d := &daemon{cmd, make(chan struct{})}
 	go func() {

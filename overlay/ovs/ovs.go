@@ -40,7 +40,7 @@ type Config struct {
 
 	Leave   []uint64      // cookies with flow.Magic that stand in no tables, since learn() makes them: left alone; default flow.LearnedCookie
 	Poll    time.Duration // how often the number of our flows is asked for, to notice what others remove; default 1 s
-	Recheck time.Duration // how long Program may trust what it remembers of a bridge that nothing happened to; default 15 s
+	Recheck time.Duration // how long Program may trust what it remembers of a bridge that nothing happened to; default a minute
 	Log     *slog.Logger  // default: slog.Default()
 }
 
@@ -48,7 +48,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.RunDir = cmp.Or(c.RunDir, os.Getenv("OVS_RUNDIR"), "/var/run/openvswitch")
 	c.DB = cmp.Or(c.DB, "unix:"+filepath.Join(c.RunDir, "db.sock"))
 	c.Poll = cmp.Or(c.Poll, time.Second)
-	c.Recheck = cmp.Or(c.Recheck, 15*time.Second)
+	c.Recheck = cmp.Or(c.Recheck, time.Minute)
 	c.Log = cmp.Or(c.Log, slog.Default())
 	if c.Leave == nil {
 		c.Leave = []uint64{flow.LearnedCookie}

@@ -214,14 +214,21 @@ const (
 // that came, went, failed or recovered, its kind, its MTU, a class of loss (none, some, much, most), or its RTT. Both are
 // sorted by To.
 func Significant(old, new Row) bool {
+	return Reshaped(old, new) || !slices.EqualFunc(old.Links, new.Links, func(a, b Link) bool {
+		return lossClass(a.Loss) == lossClass(b.Loss) && !moved(a.RTT, b.RTT)
+	})
+}
+
+// Reshaped reports whether new differs from old in what a link is and not only in how good it is: one came, went, failed or
+// recovered, was measured for the first time, or its kind or MTU is another.
+func Reshaped(old, new Row) bool {
 	return old.From != new.From || !slices.EqualFunc(old.Links, new.Links, func(a, b Link) bool {
-		return a.To == b.To && a.Up == b.Up && a.Kind == b.Kind && a.MTU == b.MTU &&
-			lossClass(a.Loss) == lossClass(b.Loss) && !moved(a.RTT, b.RTT)
+		return a.To == b.To && a.Up == b.Up && a.Kind == b.Kind && a.MTU == b.MTU && (a.RTT == 0) == (b.RTT == 0)
 	})
 }
 
 func moved(a, b time.Duration) bool {
-	return (a == 0) != (b == 0) || (b-a).Abs() > max(tellLeast, min(a/tellShare, tellAbove))
+	return (b-a).Abs() > max(tellLeast, min(a/tellShare, tellAbove))
 }
 
 func lossClass(loss float64) int {
