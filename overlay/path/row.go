@@ -228,7 +228,7 @@ func Reshaped(old, new Row) bool {
 }
 
 func moved(a, b time.Duration) bool {
-	return (b-a).Abs() > max(tellLeast, min(a/tellShare, tellAbove))
+	return (b - a).Abs() > max(tellLeast, min(a/tellShare, tellAbove))
 }
 
 func lossClass(loss float64) int {
