@@ -95,6 +95,20 @@ func TestWhatFollowsFromRecords(t *testing.T) {
 	}
 }
 
+func TestBroadcastsAvoidLinksThatDoNotWork(t *testing.T) {
+	r := cluster(t, "a: a#1; b: b#2 c#3; c: d#4")
+	topo := r.topology()
+	w := wantFlows(r, topo, choosePeers(topo, localOf(r), 0), decided{
+		linkMTU: func(netip.Addr, int) int { return 0 }, around: map[label.Label]label.Label{2: label.Site, 4: 3},
+	})
+	for _, g := range w.Gateways {
+		want := map[label.Label]flow.Gateway{2: {Down: true}, 3: {}, 4: {Down: true, Over: 3}}[g.Label]
+		if g.Down != want.Down || g.Over != want.Over {
+			t.Errorf("%v: down %v, over %v", g.Label, g.Down, g.Over)
+		}
+	}
+}
+
 func TestAHostIsBehindTheGatewayThatReachesIt(t *testing.T) {
 	r := cluster(t, "a: a#1; b: b#2 c#3 d")
 	topo := r.topology()

@@ -283,7 +283,7 @@ func (s *session) apply(links []measured, now time.Time) {
 	s.watch.choose(s.nearest(links), s.heard.watchers(s.topology, s.topology.self.Label), now)
 	next := s.desire(decided{
 		table: s.table, protected: maps.Clone(s.watch.ports), every: s.watch.intervals(now), watched: s.watch.believed(now), offered: s.offered(links),
-		guests: s.guests.ports(), linkMTU: s.linkMTU, largest: s.largest(),
+		guests: s.guests.ports(), linkMTU: s.linkMTU, largest: s.largest(), around: s.around(links),
 	})
 	if reflect.DeepEqual(next, s.desired) {
 		return

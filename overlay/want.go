@@ -72,6 +72,7 @@ type decided struct {
 	every     map[label.Label]time.Duration     // how often each of them says that it lives
 	watched   map[label.Label]bool              // of those, the ones whose BFD can be believed
 	offered   map[label.Label]bool              // links that others may be sent over
+	around    map[label.Label]label.Label       // links that do not work, and the transit gateway for broadcasts; 0: there is none
 	guests    map[string]uint16                 // ports of the guests here, by ID
 	linkMTU   func(dst netip.Addr, far int) int // what a tunnel takes whose far end's interface has that MTU, bytes; 0: unknown
 	largest   int                               // packet that a sender behind this bridge may make, bytes
@@ -97,8 +98,10 @@ func wantFlows(r Records, t topology, p peers, d decided) flow.Want {
 	}
 	for _, s := range t.others {
 		for _, g := range s.gateways {
+			over, down := d.around[g.Label]
 			w.Gateways = append(w.Gateways, flow.Gateway{
 				Label: g.Label, Addrs: g.Underlay, Dst: p.far[g.Label], Site: s.key, Sealed: r.Encrypt, Offered: d.offered[g.Label],
+				Down: down, Over: over,
 			})
 		}
 	}

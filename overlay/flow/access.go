@@ -20,13 +20,15 @@ func (b *builder) access() {
 		b.add(tableAccess, 90, m)
 	}
 	b.add(tableAccess, 80, ourMACs, resubmit(tableOrigin), resubmit(tableHost), resubmit(tableOut))
-	const many = "dl_dst=01:00:00:00:00:00/01:00:00:00:00:00"
-	b.add(tableAccess, 70, "ip,"+many, resubmit(tableOrigin), resubmit(tableSpread))
-	b.add(tableAccess, 70, "ipv6,"+many, resubmit(tableOrigin), resubmit(tableSpread))
+	b.add(tableAccess, 70, "ip,"+toMany, resubmit(tableOrigin), resubmit(tableSpread))
+	b.add(tableAccess, 70, "ipv6,"+toMany, resubmit(tableOrigin), resubmit(tableSpread))
 }
 
 // ourMACs matches frames to machines of the network.
 const ourMACs = "dl_dst=02:76:00:00:00:00/ff:ff:ff:ff:00:00"
+
+// toMany matches broadcasts and multicasts.
+const toMany = "dl_dst=01:00:00:00:00:00/01:00:00:00:00:00"
 
 // asIfTo makes a question look like a frame to the machine that is asked for, so that the host table can be asked for it.
 // Of what that table may change the asker's address is put back: the answer goes there.

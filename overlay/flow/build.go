@@ -123,7 +123,12 @@ func tunnelFrom(a netip.Addr) string {
 func setKey(k label.Key) string { return fmt.Sprintf("set_field:%#x->tun_id", k.Pack()) }
 
 // setBudget changes the budget of the key and leaves the rest.
-func setBudget(n uint32) string { return fmt.Sprintf("set_field:%#x/0x30000000->tun_id", n<<28) }
+func setBudget(n uint32) string { return fmt.Sprintf("set_field:%#x/%#x->tun_id", n<<28, keyBudget) }
+
+// setDst changes the destination of the key and leaves the rest.
+func setDst(l label.Label) string {
+	return fmt.Sprintf("set_field:%#x/%#x->tun_id", uint16(l), keyDst)
+}
 
 // Masks of the parts of a key, for matchKey.
 const (

@@ -20,7 +20,9 @@ const (
 	spreadDown  = 0
 )
 
-// broadcast makes the tree: with n sites, a gateway makes about √n copies for relays and √n for its own group.
+// broadcast makes the tree: with n sites, a gateway makes about √n copies for relays and √n for its own group. Which sites are
+// in which group follows from the records alone. By which gateway a site is reached is the sender's affair, since each
+// takes a copy for the whole site: by the first that answers, else over one transit gateway, as a frame to that gateway.
 func (b *builder) broadcast() {
 	b.add(tableSpread, 0, "", append(append(b.copiesHere(), b.copiesDown()...), b.copiesOut()...)...)
 	b.add(tableHereCopy, 0, "", b.copiesHere()...)
@@ -38,7 +40,10 @@ func (b *builder) broadcast() {
 		for _, budget := range []uint8{spreadRelay, spreadLeaf} {
 			b.add(tableTunnel, 50, matchKey(label.Key{Budget: budget, Src: own, Dst: label.Broadcast}, keyBudget|keySrc|keyDst))
 		}
+		b.add(tableTunnel, 50, matchKey(label.Key{Src: own, Dst: b.Self.Label}, keyBudget|keySrc|keyDst)+","+toMany)
 	}
+	me := matchKey(label.Key{Dst: b.Self.Label}, keyBudget|keyDst) + "," + from(fromFar) + "," + toMany
+	b.add(tableTunnel, 40, me, anyPort, resubmit(tableSiteCopy))
 	in(40, spreadUp, fromSite, anyPort, resubmit(tableTree))
 	in(40, spreadRelay, fromFar, anyPort, resubmit(tableGroup), resubmit(tableSiteCopy))
 	in(40, spreadLeaf, fromFar, anyPort, resubmit(tableSiteCopy))
@@ -88,80 +93,105 @@ func (b *builder) copiesOut() []string {
 	return nil
 }
 
-// speaker is the gateway that takes broadcasts for a site: of its gateways the one with the lowest label, by the records
-// alone, so that every node means the same.
+// speaker is a site in the tree.
 type speaker struct {
-	l    label.Label
-	own  bool
-	dst  netip.Addr
+	l    label.Label // the lowest of its gateways': what sites are ordered by
 	site string
+	own  bool
+	dst  netip.Addr  // where its copy goes; not valid: there is no way
+	to   label.Label // the gateway that the copy is for, if dst is a transit gateway's
 }
 
 // groups divides the sites into groups of about √n, the same on every node with the same records.
 func (b *builder) groups() [][]speaker {
-	bySite := map[string]speaker{}
+	bySite := map[string][]Gateway{}
 	for _, g := range b.Gateways {
-		if s, ok := bySite[g.Site]; !ok || g.Label < s.l {
-			bySite[g.Site] = speaker{l: g.Label, dst: b.link[g.Label], site: g.Site}
-		}
+		bySite[g.Site] = append(bySite[g.Site], g)
 	}
 	var all []speaker
-	for _, s := range bySite {
-		all = append(all, s)
+	for _, gateways := range bySite {
+		all = append(all, b.speaker(gateways))
 	}
 	if len(b.Self.Labels) > 0 {
 		all = append(all, speaker{l: slices.Min(b.Self.Labels), own: true})
 	}
-	slices.SortFunc(all, func(x, y speaker) int { return cmp.Compare(x.l, y.l) })
+	slices.SortFunc(all, func(x, y speaker) int { return cmp.Or(cmp.Compare(x.l, y.l), cmp.Compare(x.site, y.site)) })
 	size := int(math.Ceil(math.Sqrt(float64(len(all)))))
 	return slices.Collect(slices.Chunk(all, max(1, size)))
 }
 
-// tree is a broadcast of this site to all others: straight to those of our group, and one copy to each other group.
-func (b *builder) tree() []string {
-	var leaves, relays []string
-	for _, group := range b.groups() {
-		ours := slices.ContainsFunc(group, func(s speaker) bool { return s.own })
-		for _, s := range group {
-			if s.own || !s.dst.IsValid() {
-				continue
-			}
-			if ours {
-				leaves = append(leaves, b.copyTo(s.dst)...)
-				continue
-			}
-			relays = append(relays, b.copyTo(s.dst)...)
-			break // one relay for the group
+// speaker chooses how a site is reached: by its first gateway that answers, else by the first that is reached over another.
+func (b *builder) speaker(gateways []Gateway) speaker {
+	slices.SortFunc(gateways, func(x, y Gateway) int {
+		return cmp.Or(cmp.Compare(x.Label, y.Label), cmp.Compare(x.Over, y.Over))
+	})
+	s := speaker{l: gateways[0].Label, site: gateways[0].Site}
+	for _, g := range gateways {
+		if dst, ok := b.link[g.Label]; ok && !g.Down {
+			s.dst = dst
+			return s
 		}
 	}
-	key := func(budget uint8) string {
-		return setKey(label.Key{Budget: budget, Src: b.Self.Label, Dst: label.Broadcast})
+	for _, g := range gateways {
+		if dst, ok := b.link[g.Over]; ok && g.Over != g.Label && !slices.Contains(b.Self.Labels, g.Label) {
+			s.dst, s.to = dst, g.Label
+			return s
+		}
 	}
-	var out []string
-	if leaves != nil {
-		out = append(append(out, key(spreadLeaf)), leaves...)
+	return s
+}
+
+func (s speaker) reached() bool { return !s.own && s.dst.IsValid() }
+
+// tree is a broadcast of this site to all others: straight to those of our group, and one copy to each other group, or to
+// each of its sites if no other copy comes to one that could be the relay.
+func (b *builder) tree() []string {
+	var leaves, relays []speaker
+	for _, group := range b.groups() {
+		relay := slices.IndexFunc(group, func(s speaker) bool { return s.reached() && s.to == 0 })
+		if relay < 0 || slices.ContainsFunc(group, func(s speaker) bool { return s.own }) {
+			leaves = append(leaves, group...)
+		} else {
+			relays = append(relays, group[relay])
+		}
 	}
-	if relays != nil {
-		out = append(append(out, key(spreadRelay)), relays...)
+	key := func(k label.Key) string {
+		k.Src = b.Self.Label
+		return setKey(k)
 	}
-	return out
+	out := b.copies(leaves, key(label.Key{Budget: spreadLeaf, Dst: label.Broadcast}), func(to label.Label) string {
+		return key(label.Key{Budget: 1, Dst: to})
+	})
+	return append(out, b.copies(relays, key(label.Key{Budget: spreadRelay, Dst: label.Broadcast}), nil)...)
 }
 
 // groupCopies are what a relay sends to the other sites of its group.
 func (b *builder) groupCopies() []string {
-	out := []string{setBudget(spreadLeaf)}
 	for _, group := range b.groups() {
-		if !slices.ContainsFunc(group, func(s speaker) bool { return s.own }) {
-			continue
+		if slices.ContainsFunc(group, func(s speaker) bool { return s.own }) {
+			return b.copies(group, setBudget(spreadLeaf), func(to label.Label) string {
+				return setBudget(1) + "," + setDst(to)
+			})
 		}
-		for _, s := range group {
-			if !s.own && s.dst.IsValid() {
-				out = append(out, b.copyTo(s.dst)...)
-			}
+	}
+	return nil
+}
+
+// copies are one for each site, the direct ones after straight has set their key, the others each after over has.
+func (b *builder) copies(sites []speaker, straight string, over func(to label.Label) string) []string {
+	out := []string{straight}
+	for _, s := range sites {
+		if s.reached() && s.to == 0 {
+			out = append(out, b.copyTo(s.dst)...)
 		}
 	}
 	if len(out) == 1 {
-		return nil
+		out = nil
+	}
+	for _, s := range sites {
+		if s.reached() && s.to != 0 {
+			out = append(append(out, over(s.to)), b.copyTo(s.dst)...)
+		}
 	}
 	return out
 }

@@ -49,6 +49,110 @@ func TestBroadcastReachesAllOnce(t *testing.T) {
 	})
 }
 
+// severed is a world some of whose links between gateways do not work.
+type severed struct {
+	world
+	down map[[2]label.Label]bool // by label, the lower one first
+}
+
+func drawSevered(t *rapid.T) severed {
+	w := severed{drawWorld(t, rapid.IntRange(2, 9).Draw(t, "sites")), map[[2]label.Label]bool{}}
+	few := rapid.IntRange(1, 6).Draw(t, "one in")
+	for i, a := range w.sites {
+		for _, b := range w.sites[i+1:] {
+			for _, x := range a.gateways {
+				for _, y := range b.gateways {
+					w.down[[2]label.Label{min(x, y), max(x, y)}] = rapid.IntRange(1, few).Draw(t, "down") == 1
+				}
+			}
+		}
+	}
+	if rapid.Bool().Draw(t, "a gateway is down") { // a site's first, say
+		dead := rapid.SampledFrom(w.sites).Draw(t, "of").gateways[0]
+		for link := range w.down {
+			if link[0] == dead || link[1] == dead {
+				w.down[link] = true
+			}
+		}
+	}
+	return w
+}
+
+func (w severed) works(a, b label.Label) bool { return !w.down[[2]label.Label{min(a, b), max(a, b)}] }
+
+// over is a gateway of a third site by which a frame can go from one to another.
+func (w severed) over(a, b label.Label) label.Label {
+	for i, s := range w.sites {
+		for _, x := range s.gateways {
+			if i != w.siteOf(a) && i != w.siteOf(b) && w.works(a, x) && w.works(x, b) {
+				return x
+			}
+		}
+	}
+	return label.Site
+}
+
+// links says how a gateway can reach a site: straight, or straight or over another.
+func (w severed) links(a label.Label, site int) (straight, somehow bool) {
+	for _, b := range w.sites[site].gateways {
+		straight = straight || w.works(a, b)
+		somehow = somehow || w.over(a, b) != label.Site
+	}
+	return straight, somehow || straight
+}
+
+// TestBroadcastFindsAnotherWay: where links between gateways do not work, whoever the speaker has a link to gets one copy
+// still, and if every site can be reached from every gateway with at most one between, all do; nobody ever gets two.
+func TestBroadcastFindsAnotherWay(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawSevered(t)
+		net, nodes := w.net(func(p place, want *Want) {
+			for i, g := range want.Gateways {
+				if self := want.Self.Label; self.Valid() && !w.works(self, g.Label) {
+					want.Gateways[i].Down, want.Gateways[i].Over = true, w.over(self, g.Label)
+				}
+			}
+		})
+		gateway, all := map[*flowtest.Node]label.Label{}, true
+		for p, n := range nodes {
+			if !w.isGateway(p) {
+				continue
+			}
+			gateway[n] = w.sites[p.site].gateways[p.node]
+			for s := range w.sites {
+				_, somehow := w.links(gateway[n], s)
+				all = all && (s == p.site || somehow)
+			}
+		}
+		net.Cut = func(a, b *flowtest.Node) bool {
+			return gateway[a] != 0 && gateway[b] != 0 && !w.works(gateway[a], gateway[b])
+		}
+		for _, src := range w.places() {
+			at := w.sites[src.site].gateways[0] // the uplink of those that are none
+			if w.isGateway(src) {
+				at = gateway[nodes[src]]
+			}
+			fate := net.Walk(nodes[src], w.from(src, true).With("eth_dst", "01:00:5e:00:00:fb"))
+			if fate.Err != nil || fate.Hops > 5 || fate.Lost > 0 {
+				t.Fatalf("from %v: %d hops, %d lost, %v\n%q", src, fate.Hops, fate.Lost, fate.Err, fate.Trace)
+			}
+			got := receivers(fate)
+			for p, n := range nodes {
+				straight, _ := w.links(at, p.site)
+				count := got[fmt.Sprintf("%s port %d", n.Name, flowtest.Local)]
+				if count > 1 || count == 0 && (all || straight || p.site == src.site) {
+					t.Fatalf("from %v: %d copies at %v, links down: %v\n%q", src, count, p, w.down, fate.Trace)
+				}
+			}
+			for _, d := range fate.Delivered {
+				if d.Packet.MAC("eth_dst") != "01:00:5e:00:00:fb" || d.Packet.MAC("eth_src") != w.guest(src.site, src.node).MAC().String() {
+					t.Fatalf("from %v: arrived as %v", src, d)
+				}
+			}
+		}
+	})
+}
+
 // TestBroadcastWithDifferentRecords: where nodes know different sites a broadcast may miss some and reach some twice, but
 // it never comes back, and no gateway's links carry more copies than its tables have.
 func TestBroadcastWithDifferentRecords(t *testing.T) {

@@ -57,6 +57,10 @@ type Gateway struct {
 	// Offered says that this node forwards to it for others. It stands for the links that this node tells others of, or they
 	// tell of it: of a thousand gateways those are some dozens, and a table of all would serve nobody.
 	Offered bool
+	// Down says that tunnels to it do not arrive. A broadcast goes to another gateway of its site then, or, if all are so,
+	// by one transit gateway: Over, if there is one.
+	Down bool
+	Over label.Label
 }
 
 // Node is another node of the own site.

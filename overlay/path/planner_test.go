@@ -84,6 +84,26 @@ func TestPathFigures(t *testing.T) {
 	}
 }
 
+func TestAround(t *testing.T) {
+	for _, tt := range []struct {
+		name, events string
+		want         label.Label
+	}{
+		{"the cheapest", "1-3=20; 3-2=20; 1-4=10; 4-2=10", 4},
+		{"what is chosen, though another has become better", "1-3=20; 3-2=20; wait 20s; 1-4=19; 4-2=19", 3},
+		{"not with two between", "1-3=1; 3-4=1; 4-2=1; 1-5=90; 5-2=90", 5},
+		{"nor through who forwards for nobody", "1-3=1; 3-2=1; 3 notransit; 1-5=90; 5-2=90", 5},
+		{"none", "1-3=1; 3-4=1; 4-2=1", label.Site},
+		{"not itself", "1-2=1", label.Site},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := newWorld(t, Default(), 1).play(tt.events).p.Around(2); got != tt.want {
+				t.Errorf("%s: around by %v, want %v", tt.events, got, tt.want)
+			}
+		})
+	}
+}
+
 func TestSites(t *testing.T) {
 	const two = "1 site=home; 2 site=a; 3 site=a; 1-2=20; 1-3=20; 2-3=1; 4 site=b; 1-4=5; 4-2=10; 4-3=10;"
 	for _, tt := range []struct{ name, events, want string }{
