@@ -25,7 +25,7 @@ type desired struct {
 	local  []underlay.Local              // addresses that tunnels come to …
 	nics   []string                      // … and the interfaces that have them
 	tunnel map[label.Label]netip.Addr    // the other end of each port of its own
-	bfd    map[label.Label]time.Duration // how often it says that it lives
+	bfd    map[label.Label]time.Duration // how often that is to say that it lives
 	peers  []netip.Addr                  // all other ends
 	guests []guestWant
 }
@@ -68,11 +68,10 @@ func (d desired) bridges(name, datapath string) []ovs.Bridge {
 		if !ok {
 			continue
 		}
-		millis := strconv.FormatInt(d.bfd[l].Milliseconds(), 10)
 		main.Ports = append(main.Ports, ovs.Port{
 			Name: watchedPort(name, l), Type: "gre", OFPort: int(port),
 			Options: map[string]string{"remote_ip": dst.String(), "key": "flow"},
-			BFD:     map[string]string{"enable": "true", "min_tx": millis, "min_rx": millis},
+			BFD:     map[string]string{"enable": "true", "min_tx": millis(bfdEvery), "min_rx": millis(d.bfd[l])},
 		})
 	}
 	for _, g := range d.guests {
@@ -88,6 +87,8 @@ func (d desired) bridges(name, datapath string) []ovs.Bridge {
 	}
 	return []ovs.Bridge{under, main}
 }
+
+func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
 // inUserSpace is Open vSwitch's name of its datapath in user space.
 const inUserSpace = "netdev"

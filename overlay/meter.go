@@ -132,17 +132,25 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 	for _, m := range s.links {
 		rtt[m.node.Label] = m.rtt
 	}
+	idle := s.idle(now)
 	classes := probe.Classify(self.Label, labels, func(l label.Label) time.Duration { return rtt[l] }, firstLinks(s.table))
 	class := map[label.Label]probe.Class{}
 	for i, l := range labels {
 		class[l] = classes[i]
+		if idle && rtt[l] > 0 {
+			class[l] = max(class[l], probe.Near)
+		}
+	}
+	onPaths := probe.PathClass(len(paths))
+	if idle {
+		onPaths = probe.Near
 	}
 	var out []probe.Target
 	each(t, func(g Node) {
 		if a, ok := s.peers.far[g.Label]; ok && !s.records.Encrypt {
 			out = append(out, probe.Target{
 				ID: probe.Gateway(g.Label), Addr: a, Class: class[g.Label], MTU: s.linkMTU(a, g.UnderlayMTU),
-				Paths: paths[g.Label], PathClass: probe.PathClass(len(paths)),
+				Paths: paths[g.Label], PathClass: onPaths,
 			})
 		}
 	})

@@ -69,7 +69,7 @@ func (p peers) all() []netip.Addr {
 type decided struct {
 	table     path.Table
 	protected map[label.Label]uint16            // ports of their own
-	every     map[label.Label]time.Duration     // how often each of them says that it lives
+	every     map[label.Label]time.Duration     // how often the other end of each is to say that it lives
 	watched   map[label.Label]bool              // of those, the ones whose BFD can be believed
 	offered   map[label.Label]bool              // links that others may be sent over
 	around    map[label.Label]label.Label       // links that do not work, and the transit gateway for broadcasts; 0: there is none

@@ -39,11 +39,12 @@ const (
 	alarmForget = 2 * time.Minute
 )
 
-// every is how often a watched link says that it lives. Three missed are a failure, so that a path falls over within 300 ms
-// together with what was on the way.
-func (s bfdState) every() time.Duration { return bfdEvery << s.alarms }
-
-const bfdEvery = 70 * time.Millisecond
+// bfdEvery is how often the ends of a watched link say that it lives. Three missed are a failure, so that a path falls over
+// within 300 ms together with what was on the way. A node without traffic asks to be told less often.
+const (
+	bfdEvery = 70 * time.Millisecond
+	bfdIdle  = 8 * bfdEvery
+)
 
 // bfdTrust is how long a session that went down is believed against probes that still come through: long enough for these
 // to notice, and for a path that BFD alone cannot go to be used without it.
@@ -156,8 +157,8 @@ func (w *watch) heard(l label.Label, up bool, text string, now time.Time) (chang
 	return changed
 }
 
-// intervals says how often each watched link is to say that it lives.
-func (w *watch) intervals(now time.Time) map[label.Label]time.Duration {
+// intervals says how often the other end of each watched link is to say that it lives.
+func (w *watch) intervals(idle bool, now time.Time) map[label.Label]time.Duration {
 	out := map[label.Label]time.Duration{}
 	for l := range w.ports {
 		s := w.bfd[l]
@@ -165,7 +166,10 @@ func (w *watch) intervals(now time.Time) map[label.Label]time.Duration {
 			s.alarms, s.alarmed = s.alarms-1, now
 			w.bfd[l] = s
 		}
-		out[l] = s.every()
+		out[l] = bfdEvery << s.alarms
+		if idle {
+			out[l] = max(out[l], bfdIdle)
+		}
 	}
 	return out
 }

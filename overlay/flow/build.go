@@ -58,6 +58,10 @@ const (
 // but with their port.
 const LearnedCookie = uint64(Magic)<<48 | 1
 
+// DataTable is the table that every unicast frame goes through that programs or guests sent or are to get, on its way out,
+// and no frame of the agents.
+const DataTable = tableOut
+
 // builder collects the flows for one Want.
 type builder struct {
 	Want

@@ -36,6 +36,7 @@ func (b *builder) tunnel() {
 	b.add(tableHere, 20, fmt.Sprintf("dl_type=%#x,reg3=%#x", etherProbe, placeHere), fmt.Sprintf("output:%d", b.Ports.Control))
 	b.add(tableHere, 10, fmt.Sprintf("reg3=%#x", placeHere), resubmit(tableOut))
 	b.add(tableHere, 0, "")
+	b.add(tableInSite, 20, fmt.Sprintf("dl_type=%#x,reg3=%#x", etherProbe, placeNear), resubmit(tablePut))
 	b.add(tableInSite, 10, fmt.Sprintf("reg3=%#x", placeNear), resubmit(tableOut))
 	b.add(tableInSite, 10, fmt.Sprintf("reg3=%#x", placeHere), resubmit(tableOut))
 	b.add(tableInSite, 0, "")

@@ -16,10 +16,11 @@ const (
 	Changed                   // somebody else changed Bridge (its ports, flows or groups): Ensure and Program
 	PortMoved                 // State of Port is another: number, link or error
 	BFDMoved                  // what BFD says of Port is another
+	Busy                      // programs or guests sent or got frames over Bridge since flows were last counted
 )
 
 func (k Kind) String() string {
-	return [...]string{"unknown", "gone", "restarted", "changed", "port", "bfd"}[min(int(k), 5)]
+	return [...]string{"unknown", "gone", "restarted", "changed", "port", "bfd", "busy"}[min(int(k), 6)]
 }
 
 // The daemons of Open vSwitch.

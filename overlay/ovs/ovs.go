@@ -39,7 +39,7 @@ type Config struct {
 	Owner  string // stands in external_ids:vcpeer-owner of all we make; who has another is left alone
 
 	Leave   []uint64      // cookies with flow.Magic that stand in no tables, since learn() makes them: left alone; default flow.LearnedCookie
-	Poll    time.Duration // how often the number of our flows is asked for, to notice what others remove; default 1 s
+	Poll    time.Duration // how often our flows are counted, to notice what others remove, and their packets; default 1 s
 	Recheck time.Duration // how long Program may trust what it remembers of a bridge that nothing happened to; default a minute
 	Log     *slog.Logger  // default: slog.Default()
 }

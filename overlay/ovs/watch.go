@@ -182,29 +182,37 @@ func receive(in *bufio.Reader) (kind byte, xid uint32, body []byte, err error) {
 	return all[1], binary.BigEndian.Uint32(all[4:]), all[ofHeader:], err
 }
 
-// count asks how many flows of ours there are: those with our magic, without those that are left to learn().
+// count asks how many flows of ours there are: those with our magic, without those that are left to learn(); and whether
+// flow.DataTable has seen frames since it was last asked.
 type count struct {
 	w    *watcher
 	xid  uint32 // of the last question of a round
 	turn uint64 // when the round was asked
-	left int    // answers to come
+	left int    // answers to come about flows
 	sum  int64
+
+	frames uint64 // that flow.DataTable has seen; fewer than before: some flows are new
 }
+
+// allTables is OFPTT_ALL.
+const allTables = 0xff
 
 func (n *count) ask(out io.Writer) error {
 	n.turn, n.left, n.sum = n.w.turn.Load(), 1+len(n.w.leave), 0
-	batch := n.question(nil, uint64(flow.Magic)<<48, flow.CookieMask)
+	const magic = uint64(flow.Magic) << 48
+	batch := n.question(nil, flow.DataTable, magic, flow.CookieMask)
+	batch = n.question(batch, allTables, magic, flow.CookieMask)
 	for _, c := range n.w.leave {
-		batch = n.question(batch, c, ^uint64(0))
+		batch = n.question(batch, allTables, c, ^uint64(0))
 	}
 	_, err := out.Write(batch)
 	return err
 }
 
-// question appends an aggregate request for the flows of any table with such cookies.
-func (n *count) question(b []byte, cookie, mask uint64) []byte {
+// question appends an aggregate request for the flows of a table with such cookies.
+func (n *count) question(b []byte, table byte, cookie, mask uint64) []byte {
 	n.xid++
-	body := []byte{0, ofAggregate, 0, 0, 0, 0, 0, 0, 0xff, 0, 0, 0} // all tables
+	body := []byte{0, ofAggregate, 0, 0, 0, 0, 0, 0, table, 0, 0, 0}
 	body = append(body, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0)
 	body = binary.BigEndian.AppendUint64(body, cookie)
 	body = binary.BigEndian.AppendUint64(body, mask)
@@ -217,14 +225,19 @@ func (n *count) answer(xid uint32, body []byte) {
 	if len(body) < 32 || binary.BigEndian.Uint16(body) != ofAggregate {
 		return
 	}
-	flows := int64(binary.BigEndian.Uint32(body[24:]))
-	round := uint32(1 + len(n.w.leave))
-	if n.xid-xid >= round {
-		return // of an earlier round
-	}
-	if n.xid-xid == round-1 {
+	packets, flows := binary.BigEndian.Uint64(body[8:]), int64(binary.BigEndian.Uint32(body[24:]))
+	switch ago, flowQuestions := n.xid-xid, uint32(1+len(n.w.leave)); {
+	case ago > flowQuestions: // of an earlier round
+		return
+	case ago == flowQuestions:
+		if packets > n.frames && n.frames > 0 {
+			n.w.mail.put(Event{Kind: Busy, Bridge: n.w.name})
+		}
+		n.frames = max(packets, 1)
+		return
+	case ago == flowQuestions-1:
 		n.sum += flows
-	} else {
+	default:
 		n.sum -= flows
 	}
 	if n.left--; n.left > 0 {
