@@ -120,7 +120,7 @@ func globalFlags(f *pflag.FlagSet, e *env) {
 	f.StringVar(&e.socket, "socket", "", "unix socket of the node (VCPEER_SOCKET)")
 	f.StringVar(&e.dir, "dir", "", "directory that holds all of one node: config, state, socket (VCPEER_DIR)")
 	f.StringVar(&e.config, "config", "", "configuration file (VCPEER_CONFIG)")
-	f.DurationVar(&e.timeout, "timeout", 0, "give up after so long, with exit code 124 (default 1m for questions)")
+	durationFlag(f, &e.timeout, "timeout", "", 0, "give up after so long, with exit code 124 (default 1m for questions)")
 	f.SortFlags = false
 }
 

@@ -125,10 +125,16 @@ rtt min/mean/max/stddev = 10.00/12.00/14.00/2.00 ms
 	}
 	s.expect(1, "seq=2 lost\n--- silent: 1 sent, 0 answered, 100% lost\n", "", "ping", "silent")
 	s.expect(4, "", "error: no node, guest or site is called \"x\"\n", "ping", "x")
-	s.expect(2, "", "error: ping: --count and --size must not be below zero, --interval must be above\n", "ping", "osaka", "-c", "-1")
+	s.expect(2, "", "error: ping: --count, --size and --deadline must not be below zero, --interval must be above\n", "ping", "osaka", "-c", "-1")
+	s.expect(2, "", "error: vcpeer ping: invalid argument \"soon\" for \"-i, --interval\" flag: want seconds, such as 0.3, or a number with a unit, such as 300ms or 1h30m\n"+
+		"hint: vcpeer ping --help lists the flags\n", "ping", "osaka", "-i", "soon")
+	s.expect(0, "seq=1 time=10.0 ms\n--- ever: 1 sent, 1 answered, 0% lost\nrtt min/mean/max/stddev = 10.00/10.00/10.00/0.00 ms\n", "", "ping", "ever", "-i", "0.3", "-w", "0.3")
+	if asked := node.Asked(); asked[len(asked)-1].Query != "intervalNanos=300000000&to=ever" {
+		t.Errorf("asked %s", asked[len(asked)-1].Query)
+	}
 	s.expect(0, `{"pong":{"seq":1,"rttMillis":10}}
 {"summary":{"sent":1,"answered":1,"minMillis":10,"meanMillis":10,"maxMillis":10,"stddevMillis":0}}
-`, "", "ping", "ever", "--json", "--timeout", "300ms")
+`, "", "ping", "ever", "--json", "--timeout", "0.3")
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(200*time.Millisecond, cancel)
 	if code := s.runCtx(ctx, "ping", "ever"); code != 0 || !strings.Contains(s.out.String(), "--- ever: 1 sent, 1 answered, 0% lost\n") {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -13,15 +14,20 @@ import (
 	"vcpeer/peer/api"
 )
 
+type pingOptions struct {
+	api.PingAsk
+	deadline time.Duration // 0: none
+}
+
 func newPing(e *env) *cobra.Command {
-	var o api.PingAsk
+	var o pingOptions
 	cmd := &cobra.Command{Use: "ping NODE", Short: "Measure the way to a node, guest or site through the network",
 		Long: `Ping sends probes where programs' packets go. To nodes that this one measures anyway they are vcpeer's own, answered by
 the other vcpeer: by the chosen path, or with --direct by the direct link. To all others, such as guests, they are ICMP
 echo requests. If this ping is answered and the one of the system is not, look for a firewall there; if only
---size 1500 is not, see the MTU in vcpeer trace. Ctrl-C ends it with the statistics. The exit code is 1 when nothing
-came back.`,
-		Example: "  vcpeer ping osaka-1\n  vcpeer ping osaka-1 --direct -c 10 -i 200ms\n  vcpeer ping osaka --size 1400 -c 3",
+--size 1500 is not, see the MTU in vcpeer trace. Ctrl-C ends it with the statistics, as -w does. Times are seconds, as
+with the system's ping, or have a unit. The exit code is 1 when nothing came back.`,
+		Example: "  vcpeer ping osaka-1\n  vcpeer ping osaka-1 --direct -c 10 -i 0.2\n  vcpeer ping osaka-1 -i 50ms -w 5\n  vcpeer ping osaka --size 1400 -c 3",
 		Args:    exactly("NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.To = args[0]
@@ -29,7 +35,8 @@ came back.`,
 		}}
 	f := cmd.Flags()
 	f.IntVarP(&o.Count, "count", "c", 0, "how many probes (default: until Ctrl-C)")
-	f.DurationVarP(&o.Interval, "interval", "i", time.Second, "time from one to the next")
+	durationFlag(f, &o.Interval, "interval", "i", time.Second, "time from one to the next")
+	durationFlag(f, &o.deadline, "deadline", "w", 0, "end after so long, with the statistics")
 	f.IntVarP(&o.Size, "size", "s", 0, "send IP packets of so many bytes, unfragmented (default 84)")
 	f.BoolVar(&o.Direct, "direct", false, "by the direct link, not by the chosen path")
 	return cmd
@@ -69,14 +76,20 @@ func (t *pingTally) lost() float64 {
 	return 1 - float64(t.Answered)/float64(t.Sent)
 }
 
-func runPing(ctx context.Context, e *env, o api.PingAsk) error {
-	if o.Count < 0 || o.Size < 0 || o.Interval <= 0 {
-		return usage("", "ping: --count and --size must not be below zero, --interval must be above")
+func runPing(ctx context.Context, e *env, o pingOptions) error {
+	if o.Count < 0 || o.Size < 0 || o.deadline < 0 || o.Interval <= 0 {
+		return usage("", "ping: --count, --size and --deadline must not be below zero, --interval must be above")
+	}
+	errOver := errors.New("the deadline is over")
+	if o.deadline > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, o.deadline, errOver)
+		defer cancel()
 	}
 	var t pingTally
 	to, ended := o.To, false // ended: by Ctrl-C, or by --timeout
 	err := e.follow(ctx, func(ctx context.Context, c *api.Client) error {
-		for line, err := range c.Ping(ctx, o) {
+		for line, err := range c.Ping(ctx, o.PingAsk) {
 			if err != nil {
 				ended = ctx.Err() != nil
 				return err
@@ -97,7 +110,7 @@ func runPing(ctx context.Context, e *env, o api.PingAsk) error {
 		}
 		return nil
 	})
-	if err != nil && (!ended || t.Sent == 0) {
+	if over := context.Cause(ctx) == errOver; err != nil && !over && (!ended || t.Sent == 0) {
 		return err
 	}
 	if e.json {

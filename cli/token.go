@@ -40,7 +40,7 @@ func newTokenCreate(e *env, use string) *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return runToken(cmd.Context(), e, o) }}
 	f := cmd.Flags()
-	f.DurationVar(&o.TTL, "ttl", time.Hour, "how long it may be used")
+	durationFlag(f, &o.TTL, "ttl", "", time.Hour, "how long it may be used")
 	f.BoolVar(&o.Reusable, "reusable", false, "for any number of machines, not one")
 	f.StringVar(&o.Site, "site", "", "site name for the printed command")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print the token alone")

@@ -18,7 +18,7 @@ import (
 const losers = 5
 
 // Explain tells why a gateway sends to another as it does: this one by its plan in force, any other as it would from what
-// all gateways last said of their links. False: one of them is none, or this node has no plan.
+// all gateways last said of their links. False: one of them is none, this node has no plan, or the network is off.
 func (n *Network) Explain(ctx context.Context, from, to label.Label) (e path.Explanation, ok bool) {
 	var in path.Input
 	own := false
@@ -30,10 +30,7 @@ func (n *Network) Explain(ctx context.Context, from, to label.Label) (e path.Exp
 			e, ok = s.planner.Explain(to, losers, time.Now())
 		}
 	}
-	select {
-	case n.asks <- ask:
-		<-done
-	case <-ctx.Done():
+	if !n.ask(ctx, ask, done) {
 		return e, false
 	}
 	if own || !from.Valid() {
@@ -43,6 +40,24 @@ func (n *Network) Explain(ctx context.Context, from, to label.Label) (e path.Exp
 	p := path.New(path.Default())
 	p.Plan(in, time.Now())
 	return p.Explain(to, losers, time.Now())
+}
+
+// ask has the session do something and returns when that is done; false: the network is off, or ctx was over before.
+func (n *Network) ask(ctx context.Context, do func(*session), done <-chan struct{}) bool {
+	for {
+		news := *n.news.Load()
+		if n.view.Load() == nil {
+			return false
+		}
+		select {
+		case n.asks <- do:
+			<-done
+			return true
+		case <-news: // the network may have gone off
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // Behind is the gateway that this one sends to for a node of another site; false: none.

@@ -116,7 +116,7 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 		for _, g := range t.own.gateways {
 			at, _ := slotOf(g.Address)
 			if a, ok := s.peers.near[at]; ok {
-				out = append(out, probe.Target{ID: probe.Node(at), Addr: a, Class: probe.Fast})
+				out = append(out, probe.Target{ID: probe.Node(at), Addr: a, Class: probe.Fast, MTU: s.linkMTU(a, g.UnderlayMTU)})
 			}
 		}
 		return self, out

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -425,4 +426,35 @@ func BenchmarkThousandSites(b *testing.B) {
 			b.ReportMetric(float64(len(flow.Build(before).Flows)), "flows")
 		}
 	})
+}
+
+// TestExplainWithoutANetwork: nobody waits for an answer that cannot come.
+func TestExplainWithoutANetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{Self: crdt.NodeID{1}, Underlay: func(netip.Addr, string) bool { return true }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		explain := func(what string, want time.Duration) {
+			began := time.Now()
+			if _, ok := n.Explain(t.Context(), 1, 2); ok || time.Since(began) != want {
+				t.Errorf("%s: %v after %v, want false after %v", what, ok, time.Since(began), want)
+			}
+		}
+		explain("it is off", 0)
+		n.view.Store(&view{})
+		time.AfterFunc(time.Second, func() { n.publish(func() Status { return Status{} }) }) // which changes nothing for those who wait
+		time.AfterFunc(3*time.Second, func() { n.down("Open vSwitch has gone", "") })
+		explain("it goes off", 3*time.Second)
+	})
+}
+
+// TestTheSitesOwnLinksHaveAnMTU: a node that is no gateway has the links to its gateways measured as those have theirs.
+func TestTheSitesOwnLinksHaveAnMTU(t *testing.T) {
+	r := cluster(t, "kyoto: a b#1; osaka: c#2")
+	s := session{records: r, topology: r.topology(), local: localOf(r)}
+	s.peers = choosePeers(s.topology, s.local, 0)
+	if _, targets := s.targets(time.Unix(1000, 0)); len(targets) != 1 || targets[0].MTU != 1458 {
+		t.Errorf("%+v", targets)
+	}
 }

@@ -21,7 +21,7 @@ import (
 type overlayNetwork interface {
 	Status() overlay.Status
 	// Explain tells why a gateway sends to another as it does: this one by its plan in force, any other as it would from
-	// what all gateways last said of their links. False: one of them is none, or this node has no plan.
+	// what all gateways last said of their links. False: one of them is none, this node has no plan, or the network is off.
 	Explain(ctx context.Context, from, to label.Label) (path.Explanation, bool)
 	// Behind is the gateway that this one sends to for a node of another site; false: none.
 	Behind(id crdt.NodeID) (label.Label, bool)
@@ -252,8 +252,6 @@ func (n *node) computeWhy(ctx context.Context, from, to target) (api.PathWhy, bo
 	if net == nil || !ok1 || !ok2 {
 		return api.PathWhy{}, false
 	}
-	ctx, cancel := context.WithTimeout(ctx, overlayAskTime) // a network that is off does not answer
-	defer cancel()
 	e, ok := net.Explain(ctx, label.Label(source.Label), label.Label(end.Label))
 	if !ok || !e.Chosen.Exists() && len(e.Losers) == 0 { // nobody told of any link: nothing can be said
 		return api.PathWhy{}, false
