@@ -83,22 +83,25 @@ func sources(conf []byte, database string) []string {
 	return nil
 }
 
-// look gathers the facts from the file system.
-func look(p Paths, serveErr error) facts {
+// look gathers the facts from the file system, all but serveErr.
+func look(p Paths) facts {
 	conf, _ := os.ReadFile(p.NSSwitch) // a missing file names no sources
-	module := func(name string) bool {
-		for _, pattern := range p.Modules {
-			if found, _ := filepath.Glob(filepath.Join(pattern, "libnss_"+name+".so.2")); len(found) > 0 {
-				return true
+	_, notDebian := os.Stat(p.AptGet)
+	f := facts{
+		passwd: sources(conf, "passwd"), group: sources(conf, "group"),
+		extraDir: extrausers{dir: p.Extrausers}.there(), debian: notDebian == nil,
+	}
+	for _, pattern := range p.Modules {
+		found, _ := filepath.Glob(filepath.Join(pattern, "libnss_*.so.2")) // a bad pattern finds nothing
+		for _, module := range found {
+			f.anyLib = true
+			switch filepath.Base(module) {
+			case "libnss_systemd.so.2":
+				f.libSystemd = true
+			case "libnss_extrausers.so.2":
+				f.libExtra = true
 			}
 		}
-		return false
 	}
-	_, notDebian := os.Stat(p.AptGet)
-	return facts{
-		passwd: sources(conf, "passwd"), group: sources(conf, "group"),
-		libSystemd: module("systemd"), libExtra: module("extrausers"), anyLib: module("*"),
-		extraDir: extrausers{dir: p.Extrausers}.there(),
-		serveErr: serveErr, debian: notDebian == nil,
-	}
+	return f
 }

@@ -35,7 +35,7 @@ func inOwnMounts(t *testing.T, module, debianPackage string, body func(t *testin
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := look(cfg.Paths, nil); module == "systemd" && !f.libSystemd || module == "extrausers" && !f.libExtra {
+	if f := look(cfg.Paths); module == "systemd" && !f.libSystemd || module == "extrausers" && !f.libExtra {
 		t.Skipf("libnss_%s.so.2 is missing: apt-get install %s", module, debianPackage)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

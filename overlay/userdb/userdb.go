@@ -134,12 +134,14 @@ func (db *DB) Run(ctx context.Context) error {
 	}()
 	recheck := time.NewTicker(db.cfg.Recheck)
 	defer recheck.Stop()
+	machine := look(db.cfg.Paths)
 	for {
-		srv = db.round(ctx, srv)
+		srv = db.round(ctx, srv, machine)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-recheck.C:
+			machine = look(db.cfg.Paths)
 		case <-db.wake:
 			if err := wait(ctx, db.cfg.Coalesce); err != nil {
 				return err
@@ -164,14 +166,16 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // round brings the machine to what is wanted, publishes how that went and returns the server that now runs, if one does.
-func (db *DB) round(ctx context.Context, srv *server) *server {
+// machine is what was last seen of it: to look costs more than all else here, and records change often while sites join.
+func (db *DB) round(ctx context.Context, srv *server, machine facts) *server {
 	want := db.want.Load()
 	snap, err := db.load(want)
 	if err == nil && snap != nil {
 		db.snapshot.Store(snap)
 	}
 	srv, serveErr := db.keepServing(srv)
-	mode, detail, hint := choose(look(db.cfg.Paths, serveErr))
+	machine.serveErr = serveErr
+	mode, detail, hint := choose(machine)
 	now := Status{Mode: mode, Detail: detail, Hint: hint}
 	if err == nil {
 		err = db.writeFiles(ctx, mode)

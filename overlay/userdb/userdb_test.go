@@ -163,6 +163,24 @@ func TestExtrausersFiles(t *testing.T) {
 	}
 }
 
+// TestTheMachineIsLookedAtNowAndThen: accounts that change do not cost a look at the C library's modules each.
+func TestTheMachineIsLookedAtNowAndThen(t *testing.T) {
+	cfg := machine(t, "extrausers")
+	cfg.Recheck = time.Hour
+	db, _ := start(t, cfg)
+	one := []Account{{Name: "alice", UID: 200001, GID: 200001}}
+	db.Set(one, nil)
+	await(t, "alice is there", func() bool { return db.Status().Mode == ModeExtrausers && db.Status().Accounts == 1 })
+	if err := os.Remove(filepath.Join(cfg.Paths.Modules[0], "libnss_extrausers.so.2")); err != nil {
+		t.Fatal(err)
+	}
+	db.Set(append(one, Account{Name: "bob", UID: 200002, GID: 200002}), nil)
+	await(t, "bob is there", func() bool { return db.Status().Accounts == 2 })
+	if s := db.Status(); s.Mode != ModeExtrausers {
+		t.Errorf("the machine was looked at again: %+v", s)
+	}
+}
+
 func TestUninstallRestoresFiles(t *testing.T) {
 	cfg := machine(t, "extrausers")
 	db, stop := start(t, cfg)
