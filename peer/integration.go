@@ -7,6 +7,7 @@ import (
 
 	"vcpeer/crdt"
 	"vcpeer/overlay/hosts"
+	"vcpeer/overlay/label"
 	"vcpeer/overlay/userdb"
 	"vcpeer/peer/config"
 )
@@ -44,22 +45,23 @@ func (d *Daemon) startIntegration(ctx context.Context, n *node) (*integration, e
 	return i, nil
 }
 
-// show hands what the records say to those who write it down. It never waits.
-func (i *integration) show(view *crdt.View) {
+// show hands what the records say to those who write it down on self's machine. It never waits.
+func (i *integration) show(view *crdt.View, self crdt.NodeID) {
 	if i.hosts == nil {
 		return
 	}
-	i.hosts.Set(hostEntries(view))
+	i.hosts.Set(hostEntries(view, self))
 	i.users.Set(osAccounts(view), osGroups(view))
 }
 
-func hostEntries(view *crdt.View) []hosts.Entry {
+// hostEntries are the names of all hosts and guests. self's own means its address in the network as long as it takes part.
+func hostEntries(view *crdt.View, self crdt.NodeID) []hosts.Entry {
 	var out []hosts.Entry
 	for _, h := range view.Hosts() {
 		if !h.Address.IsValid() || h.Standing != crdt.Joined {
 			continue
 		}
-		e := hosts.Entry{Addr: h.Address, Host: h.Name, Site: siteName(view, h.Site)}
+		e := hosts.Entry{Addr: h.Address, Host: h.Name, Site: siteName(view, h.Site), Self: h.ID == self && h.Overlay == label.Version}
 		if h.Asked != h.Name {
 			e.Note = fmt.Sprintf("%s asked for the name %s, which another host holds; see `vcpeer conflicts`", h.Name, h.Asked)
 		}

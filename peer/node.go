@@ -153,7 +153,7 @@ func (n *node) followRecords(ctx context.Context) {
 		n.learnAddresses()
 		n.applyEvictions(out)
 		view := n.replica.View()
-		n.host.show(view)
+		n.host.show(view, n.self)
 		n.steerOverlay(ctx, view, &keeper)
 		n.reconcileGuests(ctx)
 		if err := n.keepAddress(ctx); err != nil && ctx.Err() == nil {

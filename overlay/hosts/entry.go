@@ -10,7 +10,8 @@
 //	k.Set([]hosts.Entry{{Addr: netip.MustParseAddr("10.77.3.1"), Host: "node1", Site: "kyoto"}}) // never blocks
 //
 // A node is written as HOST.SITE, and as HOST alone when no other entry and no other line of the file gives that name
-// to another address. A name that must be left out stays in the block as a comment that says why.
+// to another address. A name that must be left out stays in the block as a comment that says why. A machine's own name
+// is often given to 127.0.1.1, where no other machine of a parallel program finds it: the block takes that line's place.
 package hosts
 
 import (
@@ -25,6 +26,7 @@ type Entry struct {
 	Addr netip.Addr
 	Host string // a host name without dots, in force at its site
 	Site string // site name without dots; empty: the host is written under its own name alone
+	Self bool   // it is the machine itself, see Update
 	Note string // a remark, e.g. who holds the name that the host asked for; becomes a comment line that starts with CONFLICT
 }
 

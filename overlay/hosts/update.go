@@ -26,10 +26,19 @@ func (l Left) String() string { return l.Name + ": " + l.Reason }
 
 // Update returns file with instance's block saying want and all other bytes as they were; the order of want does not
 // matter. No entries: no block. It changes neither file nor want. Errors may wrap marked.ErrDamaged.
+//
+// A line that gives the name of the machine itself to 127.0.1.1 is kept in the block, so that the name has the address of
+// the entry alone: programs that ask for all addresses of a name prefer the other one, wherever it stands.
 func Update(file []byte, instance string, want []Entry) (Result, error) {
 	rest, err := marked.Clear(file, instance)
 	if err != nil {
 		return Result{}, err
+	}
+	if s := findStandIn(rest, want); s != nil {
+		if r := render(want, parse(s.rest)); r.written[s.name] {
+			out, err := marked.SetInstead(file, instance, s.line, append(s.lines(), r.lines...))
+			return Result{File: out, Names: r.names, Left: r.left}, err
+		}
 	}
 	r := render(want, parse(rest))
 	out, err := marked.Set(file, instance, r.lines)
@@ -37,6 +46,49 @@ func Update(file []byte, instance string, want []Entry) (Result, error) {
 		return Result{}, err
 	}
 	return Result{File: out, Names: r.names, Left: r.left}, nil
+}
+
+// standIn is the address that Debian gives a machine's own name for want of a permanent one, and those who copy it.
+var standIn = netip.AddrFrom4([4]byte{127, 0, 1, 1})
+
+// standInLine is the line of a file that gives a machine's own name to it.
+type standInLine struct {
+	name   string // of the machine
+	line   int    // its number, from 0
+	others []string
+	rest   []byte // the file without it
+}
+
+// lines are for the names of the line that are not the machine's.
+func (s *standInLine) lines() []string {
+	if len(s.others) == 0 {
+		return nil
+	}
+	return []string{standIn.String() + "\t" + strings.Join(s.others, "\t")}
+}
+
+// findStandIn returns nil if no line is one that a block can take the place of.
+func findStandIn(file []byte, want []Entry) *standInLine {
+	i := slices.IndexFunc(want, func(e Entry) bool { return e.Self })
+	if i < 0 {
+		return nil
+	}
+	e, number, at := want[i], 0, 0
+	for line := range strings.Lines(string(file)) {
+		text, _, _ := strings.Cut(line, "#")
+		fields := strings.Fields(text)
+		ours := func(name string) bool { return fold(name) == fold(e.Host) || fold(name) == e.full() }
+		if len(fields) > 1 && fields[0] == standIn.String() && slices.ContainsFunc(fields[1:], ours) {
+			if !strings.HasSuffix(line, "\n") || strings.ContainsAny(line, "\r\x00") {
+				return nil
+			}
+			s := &standInLine{name: fold(e.Host), line: number, others: slices.DeleteFunc(fields[1:], ours)}
+			s.rest = slices.Concat(file[:at], file[at+len(line):])
+			return s
+		}
+		number, at = number+1, at+len(line)
+	}
+	return nil
 }
 
 // table is name (folded) to the addresses it is given.
@@ -81,13 +133,14 @@ func parse(file []byte) table {
 
 // block is the lines of our block on their way.
 type block struct {
-	lines []string
-	names int
-	left  []Left
+	lines   []string
+	names   int
+	left    []Left
+	written map[string]bool // names
 }
 
 func render(want []Entry, foreign table) block {
-	var b block
+	b := block{written: map[string]bool{}}
 	var entries []Entry
 	asked := table{} // who asks for which name among the entries
 	for _, e := range slices.SortedFunc(slices.Values(want), Entry.compare) {
@@ -133,6 +186,7 @@ func (b *block) entry(e Entry, asked, foreign table) {
 		}
 		line += "\t" + name
 		b.names++
+		b.written[name] = true
 	}
 	if line != e.Addr.String() {
 		b.lines = append(b.lines, line)

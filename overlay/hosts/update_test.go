@@ -71,6 +71,53 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
+func TestTheMachineItself(t *testing.T) {
+	const (
+		begin = "# BEGIN vcpeer a (kept by vcpeer, edits in here are lost)\n"
+		end   = "# END vcpeer a\n"
+		line  = "10.77.0.2\tbox.kyoto\tbox\n"
+	)
+	self := Entry{Addr: netip.MustParseAddr("10.77.0.2"), Host: "Box", Site: "kyoto", Self: true}
+	other := Entry{Addr: netip.MustParseAddr("10.77.0.3"), Host: "box", Site: "osaka"}
+	for _, tt := range []struct {
+		name, file string
+		more       []Entry
+		want       string
+	}{
+		{"instead of its line", "127.0.0.1 localhost\n127.0.1.1 box # me\n1.1.1.1 dns\n", nil,
+			"127.0.0.1 localhost\n" + begin + "#- 127.0.1.1 box # me\n" + line + end + "1.1.1.1 dns\n"},
+		{"other names of the line stay where they were", "127.0.1.1 box.example.org BOX box.kyoto\n", nil,
+			begin + "#- 127.0.1.1 box.example.org BOX box.kyoto\n127.0.1.1\tbox.example.org\n" + line + end},
+		{"at the end where nothing is in the way", "127.0.0.1 localhost\n", nil, "127.0.0.1 localhost\n" + begin + line + end},
+		{"not where another site has the name too", "127.0.1.1 box\n", []Entry{other}, "127.0.1.1 box\n" + begin +
+			"# box is not 10.77.0.2 here: another line of this file gives it to 127.0.1.1\n10.77.0.2\tbox.kyoto\n" +
+			"# box is not 10.77.0.3 here: another line of this file gives it to 127.0.1.1\n10.77.0.3\tbox.osaka\n" + end},
+		{"not where another line has it too", "127.0.1.1 box\n192.0.2.9 box\n", nil, "127.0.1.1 box\n192.0.2.9 box\n" + begin +
+			"# box is not 10.77.0.2 here: another line of this file gives it to 127.0.1.1, 192.0.2.9\n10.77.0.2\tbox.kyoto\n" + end},
+		{"not instead of a line without end", "127.0.1.1 box", nil, "127.0.1.1 box\n" + strings.Replace(begin, "lost)", "lost; the line above had no end)", 1) +
+			"# box is not 10.77.0.2 here: another line of this file gives it to 127.0.1.1\n10.77.0.2\tbox.kyoto\n" + end},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			want := append([]Entry{self}, tt.more...)
+			r, err := Update([]byte(tt.file), "a", want)
+			if err != nil || string(r.File) != tt.want {
+				t.Fatalf("got\n%s%v\nwant\n%s", r.File, err, tt.want)
+			}
+			if again, err := Update(r.File, "a", want); err != nil || string(again.File) != tt.want {
+				t.Errorf("and again:\n%s%v", again.File, err)
+			}
+			want[0].Self = false // it takes part no more
+			fresh, _ := Update([]byte(tt.file), "a", want)
+			if again, err := Update(r.File, "a", want); err != nil || string(again.File) != string(fresh.File) {
+				t.Errorf("and as any other's name:\n%s%v\nwant\n%s", again.File, err, fresh.File)
+			}
+			if r, err = Update(r.File, "a", nil); err != nil || string(r.File) != tt.file {
+				t.Errorf("and without a block: %q, %v", r.File, err)
+			}
+		})
+	}
+}
+
 func TestUpdateRefusesEntries(t *testing.T) {
 	for _, e := range []Entry{
 		{Host: "n1"},

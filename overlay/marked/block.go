@@ -1,6 +1,6 @@
 // Package marked keeps a block of lines of our own in a text file of the system that people and other programs edit
 // too, such as /etc/hosts. What lies outside the block is never changed, not by a byte; taking the block out gives the
-// file as it would be had vcpeer never been there.
+// file as it would be had vcpeer never been there. A block can stand in the place of one line of others, which it keeps.
 //
 // Set and Clear are pure. A File puts them to work on a real file: under a lock that daemons of one machine share,
 // written beside and renamed, or in place where a bind mount allows nothing else.
@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -57,6 +58,9 @@ func Set(file []byte, owner string, lines []string) ([]byte, error) {
 	if len(lines) == 0 {
 		return cut(file, spans), nil
 	}
+	if slices.ContainsFunc(spans, func(s span) bool { return s.kept != nil }) {
+		file, spans = cut(file, spans), nil
+	}
 	if len(spans) == 0 {
 		joined := len(file) > 0 && file[len(file)-1] != '\n'
 		out := bytes.Clone(file)
@@ -74,6 +78,32 @@ func Set(file []byte, owner string, lines []string) ([]byte, error) {
 	return append(out, cut(file[first.end:], spans[1:])...), nil
 }
 
+// SetInstead is Set for a block in the place of line n of Clear(file, owner), from 0. The line is kept in the block, and comes
+// back with Clear, or with Set. It must have a line end and no control characters.
+func SetInstead(file []byte, owner string, n int, lines []string) ([]byte, error) {
+	rest, err := Clear(file, owner)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkLines(lines); err != nil {
+		return nil, err
+	}
+	start, end := 0, 0
+	for ; n >= 0 && end < len(rest); n-- {
+		start = end
+		_, end = lineAt(rest, start)
+	}
+	line, found := bytes.CutSuffix(rest[start:end], []byte("\n"))
+	if n >= 0 || !found || bytes.ContainsAny(line, "\r\x00") {
+		return nil, fmt.Errorf("marked: there is no line that a block could stand for")
+	}
+	out := appendBlock(bytes.Clone(rest[:start]), owner, false, append([]string{insteadOf + string(line)}, lines...))
+	return append(out, rest[end:]...), nil
+}
+
+// insteadOf begins the line of a block that it stands in the place of.
+const insteadOf = "#- "
+
 // Clear returns file without owner's block. Errors may wrap ErrDamaged.
 func Clear(file []byte, owner string) ([]byte, error) { return Set(file, owner, nil) }
 
@@ -82,7 +112,7 @@ func checkLines(lines []string) error {
 		if strings.ContainsAny(l, "\n\r\x00") {
 			return fmt.Errorf("marked: line %q holds a control character", l)
 		}
-		if w, _ := marker([]byte(l)); w != "" {
+		if w, _ := marker([]byte(l)); w != "" || strings.HasPrefix(l, insteadOf) {
 			return fmt.Errorf("marked: line %q reads as a marker", l)
 		}
 	}
@@ -105,6 +135,7 @@ func appendBlock(out []byte, owner string, joined bool, lines []string) []byte {
 type span struct {
 	start, end int
 	joined     bool
+	kept       []byte // the line that the block stands in the place of, with its end; nil: none
 }
 
 // find lists owner's blocks in order. More than one is there only if somebody copied it.
@@ -115,6 +146,7 @@ func find(file []byte, owner string) ([]span, error) {
 	var spans []span
 	begin := -1 // where the open block starts
 	var joined bool
+	var kept []byte
 	number := 0 // of the line, from 1, for the error
 	opened := 0
 	for pos := 0; pos < len(file); {
@@ -123,13 +155,15 @@ func find(file []byte, owner string) ([]span, error) {
 		word, who := marker(line)
 		switch {
 		case begin < 0 && word == "BEGIN" && who == owner:
-			begin, opened = pos, number
+			begin, opened, kept = pos, number, nil
 			joined = bytes.Contains(line, []byte(joinedNote))
 		case begin >= 0 && word == "END" && who == owner:
-			spans = append(spans, span{start: begin, end: next, joined: joined})
+			spans = append(spans, span{start: begin, end: next, joined: joined, kept: kept})
 			begin = -1
 		case begin >= 0 && word != "": // another block starts or ends within ours
 			return nil, damaged(owner, opened)
+		case begin >= 0 && kept == nil && bytes.HasPrefix(line, []byte(insteadOf)):
+			kept = file[pos+len(insteadOf) : next]
 		}
 		pos = next
 	}
@@ -162,7 +196,7 @@ func marker(line []byte) (word, owner string) {
 	return f[1], f[3]
 }
 
-// cut returns file without the spans, and without the line end added before one that stood, and stands, at the end.
+// cut returns file without the spans, with the lines that they stood for, and without the line end added before one that stood, and stands, at the end.
 func cut(file []byte, spans []span) []byte {
 	out := bytes.Clone(file)
 	for i := len(spans) - 1; i >= 0; i-- {
@@ -171,7 +205,7 @@ func cut(file []byte, spans []span) []byte {
 		if s.joined && len(after) == 0 {
 			before = bytes.TrimSuffix(before, []byte("\n"))
 		}
-		out = append(before, after...)
+		out = slices.Concat(before, s.kept, after)
 	}
 	return out
 }
