@@ -13,9 +13,9 @@ import (
 )
 
 func newAccount(e *env) *cobra.Command {
-	cmd := nouns("account", "Users of the whole cluster: add, rm, list, show, enable, key",
+	cmd := nouns("account", "Users of the whole cluster: add, rm, list, show, enable, key, keys",
 		"Accounts are shared by all sites. A new account is in force on every node seconds later, with one uid everywhere.")
-	cmd.AddCommand(newAccountAdd(e), newAccountRm(e), newAccountShow(e), newAccountEnable(e), newAccountKey(e),
+	cmd.AddCommand(newAccountAdd(e), newAccountRm(e), newAccountShow(e), newAccountEnable(e), newAccountKey(e), newAccountKeys(e),
 		listing(e, "list", "List the accounts", "", listOf((*api.Client).Accounts), e.printAccounts))
 	return cmd
 }
