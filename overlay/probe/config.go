@@ -24,6 +24,8 @@ type Config struct {
 	SearchUp   time.Duration // a link that carries less than it could is tried again with more
 
 	Forget time.Duration // what is known of a target that is not wanted any more is kept for so long
+
+	slack time.Duration // of a Core whose machine is busy: answers may take so much longer
 }
 
 // Default suits links all over the world. A cut link is known to be down within a second: 0.3 till the next probe and

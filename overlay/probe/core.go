@@ -32,6 +32,9 @@ type Core struct {
 	pingID  PingID
 	oneShot uint32 // number of the next probe of its own
 
+	promised time.Duration // when Tick was to be called; 0: not said yet
+	late     lateness
+
 	refused uint64
 	arena   []byte
 	ends    []int
@@ -70,6 +73,9 @@ const batch = 64
 func (c *Core) Tick(at time.Time) (out Out, next time.Time) {
 	now := c.since(at)
 	c.begin()
+	if c.promised > 0 {
+		c.wait(c.late.slack(now, now-c.promised))
+	}
 	c.sweep(now)
 	soonest := c.swept + sweepEvery
 	for i, due := range c.due {
@@ -89,7 +95,19 @@ func (c *Core) Tick(at time.Time) (out Out, next time.Time) {
 		soonest = min(soonest, p.due())
 	}
 	c.pings = slices.DeleteFunc(c.pings, func(p *ping) bool { return p.judged == p.Count })
-	return c.end(), c.wall(max(soonest, now))
+	c.promised = max(soonest, now)
+	return c.end(), c.wall(c.promised)
+}
+
+// wait has answers waited for so much longer than is usual.
+func (c *Core) wait(slack time.Duration) {
+	if slack == c.config.slack {
+		return
+	}
+	c.config.slack = slack
+	for i, t := range c.tracks {
+		c.due[i] = t.due(&c.config)
+	}
 }
 
 // Next is when Tick is to be called, which a Receive, Set or Ping can have brought forward.
@@ -102,7 +120,8 @@ func (c *Core) Next(at time.Time) time.Time {
 	for _, p := range c.pings {
 		soonest = min(soonest, p.due())
 	}
-	return c.wall(max(soonest, now))
+	c.promised = max(soonest, now)
+	return c.wall(c.promised)
 }
 
 // look does what is due on one track.

@@ -118,9 +118,9 @@ func (t *track) judge(now time.Duration, c *Config) bool {
 func (t *track) patience(seq uint32, c *Config) time.Duration {
 	all := t.rtt.timeout(c)
 	if t.next-seq > 3 && t.rtt.count > 0 {
-		return min(all, max(2*t.rtt.smooth, c.Timeout))
+		all = min(all, max(2*t.rtt.smooth, c.Timeout))
 	}
-	return all
+	return all + c.slack
 }
 
 // expiry is when judge has something to do.
