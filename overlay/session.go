@@ -264,7 +264,7 @@ func (s *session) say(links []measured, now time.Time) {
 
 // What a gateway says is repeated before it is forgotten, and small news wait for more: each costs every node a message.
 const (
-	sayAgain  = 20 * time.Second
+	sayAgain  = 90 * time.Second
 	sayShapes = 500 * time.Millisecond // between news of what links there are
 	sayRTTs   = 5 * time.Second        // between those of how good they are
 )

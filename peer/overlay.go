@@ -18,7 +18,7 @@ import (
 // down concerns everybody at once. What is older than linksTTL is of a gateway that is gone.
 const (
 	linksKind = "links"
-	linksTTL  = time.Minute
+	linksTTL  = 5 * time.Minute
 )
 
 // inOverlay tells the addresses of the network over all sites, which the fabric is below and must not run over.
