@@ -50,6 +50,9 @@ func (e *env) printNetcheck(c *api.Netcheck) error {
 	}[c.Open])
 	line("IPv4", "%s", familyText(c.V4))
 	line("IPv6", "%s", familyText(c.V6))
+	if text := routerText(c.Router); text != "" {
+		line("router", "%s", text)
+	}
 	switch {
 	case len(c.Relays) > 0:
 		var parts []string
@@ -111,6 +114,45 @@ func familyText(f api.NetFamily) string {
 		parts = append(parts, "not tried: no other site is reached by it")
 	}
 	return strings.Join(parts, "; ")
+}
+
+// routerText says in a sentence whether the router passes ports on; empty: it was not asked, since no NAT is there.
+func routerText(r api.NetRouter) string {
+	where := outside(r)
+	works := []string{}
+	for _, w := range []struct{ name, works string }{{"UDP", r.UDPWorks}, {"TCP", r.TCPWorks}} {
+		if w.works == "yes" {
+			works = append(works, w.name)
+		}
+	}
+	switch {
+	case r.Addr == "" && r.Refused != "":
+		return "none can be asked for a port: " + r.Refused
+	case r.Addr == "":
+		return ""
+	case r.Protocol == "":
+		return r.Addr + " passes no ports on by itself: it answers neither to PCP nor to NAT-PMP nor to UPnP"
+	case where == "":
+		return fmt.Sprintf("%s answers to %s but passes no port on: %s", r.Addr, r.Protocol, r.Refused)
+	case len(works) > 0:
+		return fmt.Sprintf("%s passes %s on to this node (%s); others get in by %s", r.Addr, where, r.Protocol, strings.Join(works, " and "))
+	case r.UDPWorks == "no" || r.TCPWorks == "no":
+		return fmt.Sprintf("%s says that it passes %s on to this node (%s), but nobody gets in there", r.Addr, where, r.Protocol)
+	}
+	return fmt.Sprintf("%s says that it passes %s on to this node (%s), but that is not where others see it: another NAT is behind that router, or nobody has tried yet", r.Addr, where, r.Protocol)
+}
+
+// outside says what a router passes on, in short; empty: nothing.
+func outside(r api.NetRouter) string {
+	switch {
+	case r.UDP == r.TCP:
+		return r.UDP
+	case r.UDP == "":
+		return r.TCP + " (TCP)"
+	case r.TCP == "":
+		return r.UDP + " (UDP)"
+	}
+	return r.UDP + " (UDP) and " + r.TCP + " (TCP)"
 }
 
 func byText(m api.NetPeer) string {

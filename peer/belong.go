@@ -16,6 +16,7 @@ import (
 	"vcpeer/crdt"
 	"vcpeer/crdt/replica"
 	"vcpeer/peer/api"
+	"vcpeer/peer/config"
 	"vcpeer/peer/fabric"
 	"vcpeer/peer/server"
 )
@@ -29,8 +30,9 @@ func standing(records *replica.Replica, id crdt.NodeID) fabric.Standing {
 func (d *Daemon) openFabric(records *replica.Replica) (*fabric.Fabric, error) {
 	return fabric.New(fabric.Config{
 		Key: d.key, Listen: d.cfg.Listen, Advertise: d.cfg.Advertise, Log: d.log,
-		Standing: func(id crdt.NodeID) fabric.Standing { return standing(records, id) },
-		Hidden:   func(a netip.Addr) bool { return inOverlay(records.View(), a) },
+		Standing:      func(id crdt.NodeID) fabric.Standing { return standing(records, id) },
+		NoPortMapping: d.cfg.PortMapping == config.PortMappingOff,
+		Hidden:        func(a netip.Addr) bool { return inOverlay(records.View(), a) },
 		Refused: func(id crdt.NodeID, why error) {
 			d.events.Add("peer.refused", fmt.Sprintf("%s was refused: %v", id.Short(), why), "node", id.String())
 		},

@@ -39,6 +39,7 @@ func (n *node) netcheck(ctx context.Context, named []string) api.Netcheck {
 		APIVersion: api.Version, Kind: "Netcheck", AsOf: time.Now(), SeenFrom: n.place(),
 		Open: reach.Open().String(), Asked: reach.Asked, Port: n.fabric.Port(),
 		V4: netFamily(reach.V4, n.fabric.Addrs(), true), V6: netFamily(reach.V6, n.fabric.Addrs(), false),
+		Router: netRouter(reach.Router),
 		Relays: []api.NetRelay{}, Members: members, Advice: []string{},
 		Carries: api.NetCarries{Places: carries.Places, Circuits: carries.Circuits, Bytes: carries.Bytes},
 	}
@@ -72,6 +73,20 @@ func netFamily(r fabric.FamilyReach, addrs []string, v4 bool) api.NetFamily {
 		f.Seen = append(f.Seen, at.String())
 	}
 	return f
+}
+
+func netRouter(r fabric.RouterReach) api.NetRouter {
+	out := api.NetRouter{Off: r.Off, Protocol: string(r.Protocol), Refused: r.Refused}
+	if r.State.Router.IsValid() {
+		out.Addr = r.State.Router.String()
+	}
+	if r.UDP.IsValid() {
+		out.UDP, out.UDPWorks = r.UDP.String(), r.MappedUDP.String()
+	}
+	if r.TCP.IsValid() {
+		out.TCP, out.TCPWorks = r.TCP.String(), r.MappedTCP.String()
+	}
+	return out
 }
 
 // netPeers says how each member is reached, trying those that are not connected.
@@ -177,7 +192,7 @@ func netAdvice(c api.Netcheck) (out []string) {
 	if c.Open == "no" {
 		where := "open port " + fmt.Sprint(c.Port) + " (UDP and TCP) in this site's firewall"
 		if natted {
-			where = "forward port " + fmt.Sprint(c.Port) + " (UDP and TCP) of this site's router to this machine"
+			where = "forward port " + fmt.Sprint(c.Port) + " (UDP and TCP) of this site's router to this machine" + mappingAdvice(c)
 		}
 		switch {
 		case len(relayed) > 0:
@@ -200,6 +215,25 @@ func netAdvice(c api.Netcheck) (out []string) {
 		add("let GRE (IP protocol 47) pass to %s, for faster links of the network over all sites", names(noGRE))
 	}
 	return out
+}
+
+// mappingAdvice is what the router could do by itself.
+func mappingAdvice(c api.Netcheck) string {
+	r := c.Router
+	mapped, works := r.UDP != "" || r.TCP != "", r.UDPWorks == "yes" || r.TCPWorks == "yes"
+	switch {
+	case r.Off:
+		return ", or set port-mapping to auto, which has the router do so if it can"
+	case r.Addr == "" || works:
+		return ""
+	case mapped && r.UDPWorks != "no" && r.TCPWorks != "no":
+		return ", and the same in the NAT between that router and the others"
+	case mapped:
+		return ", since what it does by itself lets nobody in"
+	case r.Protocol == "":
+		return ", or switch on UPnP, NAT-PMP or PCP in it, and this node has it do so"
+	}
+	return ", since it refuses to do so by itself"
 }
 
 // names lists a few names.

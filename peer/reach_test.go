@@ -58,6 +58,12 @@ func TestNetAdvice(t *testing.T) {
 			"forward port 7475 (UDP and TCP) of this site's router to this machine: far would be reached directly then, and not through relays",
 			`or let the router keep source ports ("endpoint-independent mapping"): then holes can be made in its NAT`,
 		}},
+		{"a router that could", api.Netcheck{Open: "no", Asked: 2, Port: 7475, V4: api.NetFamily{NAT: "same for all", UDPOut: "yes"}, Router: api.NetRouter{Addr: "192.168.1.1"}, Relays: make([]api.NetRelay, 2)}, []string{
+			"forward port 7475 (UDP and TCP) of this site's router to this machine, or switch on UPnP, NAT-PMP or PCP in it, and this node has it do so: others could then open connections to this node",
+		}},
+		{"a router behind another", api.Netcheck{Open: "no", Asked: 2, Port: 7475, V4: api.NetFamily{NAT: "same for all", UDPOut: "yes"}, Router: api.NetRouter{Addr: "192.168.1.1", Protocol: "PCP", UDP: "100.64.1.1:7475", UDPWorks: "unknown"}, Relays: make([]api.NetRelay, 2)}, []string{
+			"forward port 7475 (UDP and TCP) of this site's router to this machine, and the same in the NAT between that router and the others: others could then open connections to this node",
+		}},
 		{"no UDP, one relay", api.Netcheck{Open: "no", Asked: 1, Port: 7475, V4: api.NetFamily{UDPOut: "no"}, Relays: make([]api.NetRelay, 1)}, []string{
 			"let UDP out, to port 7475 of the other sites: without it everything goes by TCP, slower, and what is relayed stays relayed",
 			"open port 7475 (UDP and TCP) in this site's firewall: others could then open connections to this node",

@@ -17,6 +17,7 @@ type Netcheck struct {
 	Port       int        `json:"port"`
 	V4         NetFamily  `json:"v4"`
 	V6         NetFamily  `json:"v6"`
+	Router     NetRouter  `json:"router"`
 	Relays     []NetRelay `json:"relays"`
 	Carries    NetCarries `json:"carries"` // for others
 	Members    []NetPeer  `json:"members"` // without this node
@@ -32,6 +33,19 @@ type NetFamily struct {
 	NAT    string   `json:"nat"`    // "none", "same for all" others, "another for each", "unknown"
 	UDPIn  string   `json:"udpIn"`  // others can open a connection by UDP
 	TCPIn  string   `json:"tcpIn"`  // by TCP
+}
+
+// NetRouter is the router before this machine, as far as it passes ports on by itself. It is asked only while a NAT is before
+// this node. The answers are "yes", "no" and "unknown".
+type NetRouter struct {
+	Addr     string `json:"addr,omitempty"`     // of the router; empty: none was asked
+	Off      bool   `json:"off,omitempty"`      // the setting port-mapping says to ask none
+	Protocol string `json:"protocol,omitempty"` // "PCP", "NAT-PMP" or "UPnP"; empty: it answers to none of them
+	UDP      string `json:"udp,omitempty"`      // address and port outside that it says to pass on; empty: none
+	TCP      string `json:"tcp,omitempty"`
+	UDPWorks string `json:"udpWorks,omitempty"` // others got in there; "unknown": they see this node at another address, and did not try
+	TCPWorks string `json:"tcpWorks,omitempty"`
+	Refused  string `json:"refused,omitempty"` // why it passes nothing on, or not both
 }
 
 // NetRelay is a member through which others reach this node.

@@ -38,6 +38,12 @@ const (
 	OverlayOff  = "off"
 )
 
+// Whether a router is asked for a port, in Config.PortMapping.
+const (
+	PortMappingAuto = "auto"
+	PortMappingOff  = "off"
+)
+
 // Whether a gateway forwards for other sites, in Config.Transit.
 const (
 	TransitOn  = "on"
@@ -68,9 +74,12 @@ type Config struct {
 	Network   string   // addresses of the network of a cluster that this node founds, a private /16; empty: 10.77.0.0/16
 	Underlay  []string // addresses or interfaces that its tunnels use; empty: every address of the machine
 	Transit   string   // TransitOn or TransitOff: forward for other sites where that makes their paths shorter
-	Protect   int      // links to other sites that fail over within 300 ms, 0 to MaxProtect
-	LogLevel  string   // debug, info, warn, error
-	LogFormat string   // text, json, or auto: text on a terminal
+
+	PortMapping string // PortMappingAuto: behind NAT, the router is asked to pass the port on; or PortMappingOff
+
+	Protect   int    // links to other sites that fail over within 300 ms, 0 to MaxProtect
+	LogLevel  string // debug, info, warn, error
+	LogFormat string // text, json, or auto: text on a terminal
 }
 
 var (
@@ -123,6 +132,7 @@ func (c *Config) validateWords() error {
 		{"integrate", c.Integrate, []string{IntegrateAuto, IntegrateOn, IntegrateOff}},
 		{"overlay", c.Overlay, []string{OverlayAuto, OverlayOn, OverlayOff}},
 		{"transit", c.Transit, []string{TransitOn, TransitOff}},
+		{"port-mapping", c.PortMapping, []string{PortMappingAuto, PortMappingOff}},
 		{"log-level", c.LogLevel, levels},
 		{"log-format", c.LogFormat, formats},
 	} {

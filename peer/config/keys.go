@@ -31,6 +31,7 @@ func Keys() []Key {
 		text("name", "NAME", "the name of this node (default: the host's name)", func(c *Config) *string { return &c.Name }),
 		list("listen", "HOST:PORT", "where to listen, TCP and UDP; may be repeated", func(c *Config) *[]string { return &c.Listen }),
 		list("advertise", "HOST[:PORT]", "an address that others shall dial; may be repeated (default: what they see)", func(c *Config) *[]string { return &c.Advertise }),
+		text("port-mapping", "auto|off", "behind NAT, ask the router to pass the port on to this node (PCP, NAT-PMP, UPnP)", func(c *Config) *string { return &c.PortMapping }),
 		number("slots", "N", "CPUs offered to jobs; 0: all of the machine, -1: none", func(c *Config) *int { return &c.Slots }),
 		text("jobs-as", "account|self", "run jobs as their cluster account or all as this user", func(c *Config) *string { return &c.JobsAs }),
 		text("integrate", "auto|on|off", "keep host names in /etc/hosts and serve accounts to the system (root)", func(c *Config) *string { return &c.Integrate }),

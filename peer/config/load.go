@@ -109,7 +109,7 @@ func (s Sources) places() (dir, file string, err error) {
 
 func defaults(p Paths, w Who) Config {
 	c := Config{State: p.State, Socket: p.Socket, Listen: []string{fmt.Sprintf(":%d", Port)},
-		JobsAs: JobsAsSelf, Integrate: IntegrateAuto, Overlay: OverlayAuto, Transit: TransitOn, Protect: 8, LogLevel: "info", LogFormat: "auto"}
+		JobsAs: JobsAsSelf, Integrate: IntegrateAuto, Overlay: OverlayAuto, Transit: TransitOn, PortMapping: PortMappingAuto, Protect: 8, LogLevel: "info", LogFormat: "auto"}
 	if w.UID == 0 {
 		c.JobsAs = JobsAsAccount
 	}

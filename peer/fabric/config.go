@@ -53,6 +53,8 @@ type Config struct {
 
 	NoQUIC bool // do not use UDP at all: for a network that drops it, where trying QUIC first only costs time
 
+	NoPortMapping bool // do not ask a router before this machine to pass the port on
+
 	Relay relay.Limits // of what this node carries for others
 
 	ConnLow  int                                  // when connections pass ConnHigh the least used are closed down to this; 0: 96

@@ -2,9 +2,12 @@ package fabric
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,9 +15,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	mss "github.com/multiformats/go-multistream"
 
 	"vcpeer/crdt"
+	"vcpeer/peer/fabric/portmap"
 	"vcpeer/peer/fabric/relay"
 )
 
@@ -44,7 +49,9 @@ type Fabric struct {
 	circuits     *circuits
 	relay        *relay.Server
 	reacher      *reacher
-	natted       atomic.Bool // this node is behind NAT, as far as is known: every connection is watched closely
+	mapper       *portmap.Mapper
+	closed       atomic.Bool // nobody can dial this node, as far as is known
+	natted       atomic.Bool // a NAT is before it, which may forget: every connection is watched closely
 	sessionWatch watchers
 
 	mu    sync.Mutex
@@ -90,6 +97,11 @@ func New(cfg Config) (*Fabric, error) {
 		f.Close()
 		return nil, err
 	}
+	if f.mapper, err = f.newMapper(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	f.running.Go(func() { f.mapper.Run(f.ctx) })
 	f.reacher.ask.start()
 	f.running.Go(f.reacher.run)
 	f.running.Go(f.sweep)
@@ -111,6 +123,34 @@ func (f *Fabric) Close() error {
 		f.log.Warn("handlers still run after the fabric is closed")
 	}
 	return err
+}
+
+// newMapper makes what asks the router. Its nonce stays the same over a restart, without which the router would take this
+// node for another and keep the port from it.
+func (f *Fabric) newMapper() (*portmap.Mapper, error) {
+	nonce, err := hkdf.Key(sha256.New, f.cfg.Key.Seed(), nil, "vcpeer port mapping", len(portmap.Nonce{}))
+	if err != nil {
+		return nil, err
+	}
+	return portmap.New(portmap.Config{
+		Port: uint16(f.Port()), UDP: !f.cfg.NoQUIC, Nonce: portmap.Nonce(nonce), Told: f.reacher.tellMapped, Log: f.log,
+	}), nil
+}
+
+// mapped is what the router says to pass on.
+func (f *Fabric) mapped() portmap.State {
+	f.reacher.mu.Lock()
+	defer f.reacher.mu.Unlock()
+	return f.reacher.mapped
+}
+
+// mayMap reports whether a router may be asked to pass the port on: it would do so to the address that this machine has
+// towards it, where a fabric that listens on one address only may not be.
+func (f *Fabric) mayMap() bool {
+	return !f.cfg.NoPortMapping && len(f.announce) == 0 && slices.ContainsFunc(ownAddrs(f.host.ListenAddresses()), func(a ma.Multiaddr) bool {
+		ip, err := manet.ToIP(a)
+		return err == nil && ip.IsUnspecified() && ip.To4() != nil
+	})
 }
 
 // Self returns this node's identity.

@@ -91,7 +91,7 @@ func (f *Fabric) watchLink(l *link, now time.Time) (changed bool) {
 	var direct time.Time // since when there is a direct connection that works
 	for _, c := range l.conns {
 		if c.quic != nil {
-			v := c.life.look(c.quic.ConnectionStats().LatestRTT, f.natted.Load() || !l.knows(c.RemoteMultiaddr()), now)
+			v := c.life.look(c.quic.ConnectionStats().LatestRTT, f.natted.Load() || f.closed.Load() || !l.knows(c.RemoteMultiaddr()), now)
 			changed = changed || v.changed
 			if v.ask {
 				ask = append(ask, c)

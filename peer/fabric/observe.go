@@ -14,6 +14,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"vcpeer/crdt"
+	"vcpeer/peer/fabric/portmap"
 )
 
 const (
@@ -44,6 +45,14 @@ type familySeen struct {
 	back  bool           // a packet from a socket this node had not sent to came in
 	tcp   bool           // a TCP connection came in
 	tried bool           // that was tried
+
+	mapped mappedSeen // of what the router passes on, of IPv4
+}
+
+// mappedSeen is what was found of the ports that the router says to pass on.
+type mappedSeen struct {
+	tried    bool // the observer sees this node at the address that the router says
+	udp, tcp bool // something came in there
 }
 
 // family returns what was found of the family of an address.
@@ -57,6 +66,7 @@ func (o *observation) family(a netip.Addr) *familySeen {
 // observing is one question under way, on the asker's side.
 type observing struct {
 	second uint16 // the observer's other port; 0: none
+	mapped bool   // a UDP port that the router passes on is tried as well
 	mu     sync.Mutex
 	began  time.Time
 	o      *observation
@@ -138,6 +148,8 @@ func (o *observers) onPacket(from, local netip.AddrPort, b []byte) {
 	switch {
 	case kind == kindBack:
 		f.back = true
+	case kind == kindMapped:
+		f.mapped.udp = true
 	case from.Port() == q.second:
 		f.also = at
 	case !f.at.IsValid():
@@ -171,6 +183,11 @@ func (o *observers) serve(ctx context.Context, from crdt.NodeID, c net.Conn) {
 	if err != nil {
 		return
 	}
+	var want wantedBack
+	want.port = ask.Port
+	if want.udp, want.tcp, err = ask.mapped(); err != nil {
+		return
+	}
 	answer := reachSeen{}
 	if at := socketOf(c.RemoteAddr()).at; at.IsValid() {
 		answer.Addr, _ = at.MarshalBinary() // cannot fail
@@ -199,7 +216,7 @@ func (o *observers) serve(ctx context.Context, from crdt.NodeID, c net.Conn) {
 		_, _ = c.Read(make([]byte, 1))
 		cancel()
 	}()
-	_ = writeMessage(c, o.dialBack(ctx, q, n, dial, socketOf(c.RemoteAddr()), ask.Port))
+	_ = writeMessage(c, o.dialBack(ctx, q, n, dial, socketOf(c.RemoteAddr()), want))
 }
 
 // answerOn tells whoever has the nonce where it is seen from, on a port of the occasion, until that closes.
@@ -243,34 +260,58 @@ func (o *observers) leave(n nonce) {
 	delete(o.others, n)
 }
 
-// dialBack tries to reach the asker where its packets come from, and where its connection does if that is TCP.
-func (o *observers) dialBack(ctx context.Context, q *asked, n nonce, dial bool, conn socket, port uint16) (r reachResult) {
+// wantedBack is where an asker wants to be dialled back.
+type wantedBack struct {
+	port     uint16         // TCP, at each address it is seen from; 0: none
+	udp, tcp netip.AddrPort // that its router passes on
+}
+
+// dialBack tries to reach the asker where its packets come from, and where its connection does if that is TCP. Nothing goes
+// to an address that it was not seen from.
+func (o *observers) dialBack(ctx context.Context, q *asked, n nonce, dial bool, conn socket, want wantedBack) (r reachResult) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
+	note := func(change func()) {
+		mu.Lock()
+		defer mu.Unlock()
+		change()
+	}
 	tried := map[netip.Addr]bool{}
-	tcp := func(ip netip.Addr) {
-		if !dial || port == 0 || tried[ip] {
+	try := func(ip netip.Addr) {
+		if !dial || tried[ip] {
 			return
 		}
 		tried[ip] = true
-		all.Go(func() {
-			ok := opens(ctx, netip.AddrPortFrom(ip, port))
-			mu.Lock()
-			defer mu.Unlock()
-			if ip.Is4() {
-				r.Tried4, r.TCP4 = true, r.TCP4 || ok
-			} else {
-				r.Tried6, r.TCP6 = true, r.TCP6 || ok
-			}
-		})
+		if want.port != 0 {
+			all.Go(func() {
+				ok := opens(ctx, netip.AddrPortFrom(ip, want.port))
+				note(func() {
+					if ip.Is4() {
+						r.Tried4, r.TCP4 = true, r.TCP4 || ok
+					} else {
+						r.Tried6, r.TCP6 = true, r.TCP6 || ok
+					}
+				})
+			})
+		}
+		if want.udp.Addr() == ip {
+			note(func() { r.TriedMapped = true })
+			all.Go(func() { knock(ctx, want.udp, mappedPacket(n)) })
+		}
+		if want.tcp.Addr() == ip {
+			all.Go(func() {
+				ok := opens(ctx, want.tcp)
+				note(func() { r.TriedMapped, r.TCPMapped = true, ok })
+			})
+		}
 	}
 	if conn.at.IsValid() {
-		tcp(conn.at.Addr())
+		try(conn.at.Addr())
 	}
 	for {
 		select {
 		case at := <-q.more:
-			tcp(at.Addr())
+			try(at.Addr())
 			if dial {
 				all.Go(func() { knock(ctx, at, backPacket(n)) })
 			}
@@ -325,14 +366,15 @@ func (o *observers) observe(ctx context.Context, by crdt.NodeID) (observation, e
 	var n nonce
 	_, _ = rand.Read(n[:]) // never fails
 	began := time.Now()
-	if err := writeMessage(s, reachAsk{Nonce: n[:], Port: uint16(o.f.Port())}); err != nil {
+	mapped := o.f.mapped()
+	if err := writeMessage(s, askAbout(n, uint16(o.f.Port()), mapped)); err != nil {
 		return observation{}, err
 	}
 	var seen reachSeen
 	if err := readMessage(s, &seen); err != nil {
 		return observation{}, err
 	}
-	q := &observing{second: seen.Also, began: time.Now(), o: &observation{by: by, dialled: !seen.Busy}, got: make(chan struct{}, 1)}
+	q := &observing{second: seen.Also, mapped: mapped.UDP.IsValid() && !seen.Busy, began: time.Now(), o: &observation{by: by, dialled: !seen.Busy}, got: make(chan struct{}, 1)}
 	if err := q.o.stream.UnmarshalBinary(seen.Addr); err != nil && len(seen.Addr) > 0 {
 		return observation{}, fmt.Errorf("%w: %w", errReachMessage, err)
 	}
@@ -356,10 +398,23 @@ func (o *observers) observe(ctx context.Context, by crdt.NodeID) (observation, e
 	out := *q.o
 	out.v4.tcp, out.v4.tried = result.TCP4, result.Tried4
 	out.v6.tcp, out.v6.tried = result.TCP6, result.Tried6
+	out.v4.mapped.tried, out.v4.mapped.tcp = result.TriedMapped, result.TCPMapped
 	if out.rtt == 0 {
 		out.rtt = streamRTT
 	}
 	return out, err
+}
+
+// askAbout is the question of a node that listens on port.
+func askAbout(n nonce, port uint16, mapped portmap.State) reachAsk {
+	a := reachAsk{Nonce: n[:], Port: port}
+	for _, at := range []netip.AddrPort{mapped.UDP, mapped.TCP} {
+		if at.Addr().Is4() {
+			a.Mapped = at.Addr().AsSlice()
+		}
+	}
+	a.MappedUDP, a.MappedTCP = mapped.UDP.Port(), mapped.TCP.Port()
+	return a
 }
 
 // ask sends the packets of a question until all is known or it is time.
@@ -417,7 +472,7 @@ func (q *observing) complete() bool {
 			return false
 		}
 	}
-	return true
+	return !q.mapped || q.o.v4.mapped.udp || !q.o.v4.asked
 }
 
 // packetAddrs are a member's UDP addresses to which packets can be sent: where it is connected, and one of each family of

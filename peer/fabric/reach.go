@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 
 	"vcpeer/crdt"
+	"vcpeer/peer/fabric/portmap"
 	"vcpeer/peer/fabric/relay"
 )
 
@@ -62,6 +63,17 @@ type FamilyReach struct {
 // Open reports whether anybody can open a connection to this node by this family.
 func (r FamilyReach) Open() bool { return r.UDP == Yes || r.TCP == Yes }
 
+// Natted reports whether a NAT is known to be before this node.
+func (r FamilyReach) Natted() bool { return len(r.Seen) > 0 && r.Mapping != NotMapped }
+
+// RouterReach is what the router before this machine passes on to it, of IPv4, and whether that is so.
+type RouterReach struct {
+	portmap.State
+	Off       bool   // it must not be asked (Config.NoPortMapping)
+	MappedUDP Answer // somebody who was not sent to gets in at State.UDP; Unknown: nobody has tried, since others see another address
+	MappedTCP Answer // at State.TCP
+}
+
 // Place is a relay in use.
 type Place struct {
 	Relay crdt.NodeID
@@ -73,6 +85,7 @@ type Place struct {
 type Reach struct {
 	Asked  int // members that have told how they see it
 	V4, V6 FamilyReach
+	Router RouterReach
 	Places []Place  // at relays; the nearest first
 	Addrs  []string // multiaddrs beside those of Addrs that were found to work
 }
@@ -112,6 +125,8 @@ type reacher struct {
 	reach      Reach
 	early      []netip.AddrPort // where this node was seen from, before the round of questions has ended
 	watch      watchers
+	mapped     portmap.State // what the router says to pass on
+	remapped   bool          // that is new, and nobody has tried it
 
 	seen      map[crdt.NodeID]observation
 	seenAt    map[crdt.NodeID]time.Time
@@ -224,6 +239,7 @@ func (r *reacher) round(now time.Time) {
 			delete(r.seenAt, id)
 		}
 	}
+	r.forgetMapped()
 	r.publish()
 	r.choose(neighbours, now)
 	r.observe(neighbours, now)
@@ -235,11 +251,37 @@ func (r *reacher) moved() {
 	clear(r.seenAt)
 	clear(r.failed)
 	r.due = time.Time{}
+	r.f.mapper.Again()
 	r.mu.Lock()
 	r.early = nil
 	r.reach.V4.Seen, r.reach.V6.Seen, r.reach.Asked = nil, nil, 0
 	r.mu.Unlock()
 	r.f.punchAnew()
+}
+
+// tellMapped takes what the router says; it is tried at once.
+func (r *reacher) tellMapped(s portmap.State) {
+	r.mu.Lock()
+	r.mapped = s
+	r.remapped = true
+	r.mu.Unlock()
+	r.poke()
+}
+
+// forgetMapped forgets what was found of another mapping.
+func (r *reacher) forgetMapped() {
+	r.mu.Lock()
+	changed := r.remapped
+	r.remapped = false
+	r.mu.Unlock()
+	if !changed {
+		return
+	}
+	r.due = time.Time{}
+	for id, o := range r.seen {
+		o.v4.mapped = mappedSeen{}
+		r.seen[id] = o
+	}
 }
 
 // observe starts a round of questions when it is time.
@@ -493,7 +535,9 @@ func (r *reacher) publish() {
 	r.reach = next
 	r.mu.Unlock()
 	if next.Open() != Unknown { // while it is asked anew it is as it was
-		r.f.natted.Store(next.Open() == No)
+		r.f.closed.Store(next.Open() == No)
+		r.f.natted.Store(next.V4.Natted() || next.V6.Natted())
+		r.f.mapper.Want(r.f.mayMap() && next.V4.Natted())
 	}
 	r.f.relay.Accept(next.Open() != No)
 	if !alike(old, next) {
@@ -507,7 +551,7 @@ func alike(a, b Reach) bool {
 	family := func(f, g FamilyReach) bool {
 		return f.Out == g.Out && f.UDP == g.UDP && f.TCP == g.TCP && f.Mapping == g.Mapping && slices.Equal(f.Seen, g.Seen)
 	}
-	return slices.EqualFunc(a.Places, b.Places, same) && family(a.V4, b.V4) && family(a.V6, b.V6) && a.Open() == b.Open() && slices.Equal(a.Addrs, b.Addrs)
+	return slices.EqualFunc(a.Places, b.Places, same) && family(a.V4, b.V4) && family(a.V6, b.V6) && a.Open() == b.Open() && a.Router == b.Router && slices.Equal(a.Addrs, b.Addrs)
 }
 
 // conclude makes one picture of all observations. The places are in the order of their IDs, so that round trip times that
@@ -520,21 +564,14 @@ func (r *reacher) conclude() Reach {
 		v4, v6 = append(v4, o.v4), append(v6, o.v6)
 	}
 	out.V4, out.V6 = concludeFamily(v4, r.local), concludeFamily(v6, r.local)
+	out.Router = concludeRouter(r.f.mapped(), v4, out.V4)
+	out.Router.Off = r.f.cfg.NoPortMapping
+	out.V4.UDP, out.V4.TCP = max(out.V4.UDP, out.Router.MappedUDP), max(out.V4.TCP, out.Router.MappedTCP)
 	if r.f.cfg.walled != nil {
 		out.V4.UDP, out.V4.TCP, out.V6.UDP, out.V6.TCP = No, No, No, No
 	}
-	for _, f := range []FamilyReach{out.V4, out.V6} {
-		if f.Mapping != SamePort || !f.Open() || len(r.f.announce) > 0 {
-			continue
-		}
-		if f.UDP == Yes {
-			out.Addrs = append(out.Addrs, multiaddr(f.Seen[0].Addr(), "quic", int(f.Seen[0].Port())).String())
-		}
-		if f.TCP == Yes {
-			for _, kind := range r.f.transports() { // whoever forwards the one port forwards the other, in all likelihood
-				out.Addrs = append(out.Addrs, multiaddr(f.Seen[0].Addr(), kind, r.f.Port()).String())
-			}
-		}
+	if len(r.f.announce) == 0 {
+		out.Addrs = r.openAddrs(out)
 	}
 	for id, h := range r.held {
 		if !h.granted.IsZero() {
@@ -542,6 +579,63 @@ func (r *reacher) conclude() Reach {
 		}
 	}
 	slices.SortFunc(out.Places, func(a, b Place) int { return slices.Compare(a.Relay[:], b.Relay[:]) })
+	return out
+}
+
+// openAddrs lists where others can dial this node beside the addresses it listens on.
+func (r *reacher) openAddrs(reach Reach) (out []string) {
+	add := func(at netip.AddrPort, kind string) {
+		if a := multiaddr(at.Addr(), kind, int(at.Port())).String(); !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	if reach.Router.MappedUDP == Yes {
+		add(reach.Router.UDP, "quic")
+	}
+	if reach.Router.MappedTCP == Yes {
+		add(reach.Router.TCP, "tcp")
+	}
+	if len(out) > 0 {
+		return out
+	}
+	for _, f := range []FamilyReach{reach.V4, reach.V6} {
+		if f.Mapping != SamePort || !f.Open() {
+			continue
+		}
+		if f.UDP == Yes {
+			add(f.Seen[0], "quic")
+		}
+		if f.TCP == Yes {
+			for _, kind := range r.f.transports() { // whoever forwards the one port forwards the other, in all likelihood
+				add(netip.AddrPortFrom(f.Seen[0].Addr(), uint16(r.f.Port())), kind)
+			}
+		}
+	}
+	return out
+}
+
+// concludeRouter says whether a router does what it says. A packet that came in where packets also go out proves it only
+// together with a connection by TCP, since the NAT may have let it in for another reason.
+func concludeRouter(s portmap.State, all []familySeen, v4 FamilyReach) RouterReach {
+	out := RouterReach{State: s}
+	for _, seen := range all {
+		m := seen.mapped
+		if seen.near || !m.tried {
+			continue
+		}
+		if s.UDP.IsValid() {
+			out.MappedUDP = max(out.MappedUDP, No)
+			if m.udp && (m.tcp || !slices.Contains(v4.Seen, s.UDP)) {
+				out.MappedUDP = Yes
+			}
+		}
+		if s.TCP.IsValid() {
+			out.MappedTCP = max(out.MappedTCP, No)
+			if m.tcp {
+				out.MappedTCP = Yes
+			}
+		}
+	}
 	return out
 }
 
@@ -574,20 +668,24 @@ func concludeFamily(all []familySeen, local []netip.Addr) (r FamilyReach) {
 			r.TCP = Yes
 		}
 	}
-	seen := 0
+	seen, alike := 0, map[netip.AddrPort]int{}
 	for _, s := range all {
 		if s.at.IsValid() {
 			seen++
+			if !s.also.IsValid() || s.also == s.at {
+				alike[s.at]++
+			}
 		}
 	}
+	slices.SortStableFunc(r.Seen, func(a, b netip.AddrPort) int { return alike[b] - alike[a] })
 	switch {
 	case seen == 0:
 	case slices.ContainsFunc(r.Seen, func(a netip.AddrPort) bool { return slices.Contains(local, a.Addr()) }):
 		r.Mapping = NotMapped
+	case alike[r.Seen[0]] > max(1, seen/2): // Linux gives another port to one of two first packets that race: that one says nothing
+		r.Mapping, r.Seen = SamePort, r.Seen[:1]
 	case len(r.Seen) > 1, slices.ContainsFunc(all, func(s familySeen) bool { return s.at.IsValid() && s.also.IsValid() && s.also != s.at }):
 		r.Mapping = PortEach
-	case seen > 1:
-		r.Mapping = SamePort
 	}
 	// Through a NAT, a packet from another port of somebody who was sent to proves little: many let that in, and nobody
 	// else's. What nobody was sent to, as a TCP port, is a proof.

@@ -12,6 +12,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"vcpeer/crdt"
+	"vcpeer/peer/fabric/portmap"
 )
 
 // Members tell one another how they are seen, and find that they can be dialled.
@@ -38,6 +39,59 @@ func TestObserve(t *testing.T) {
 	}
 }
 
+// What a router says is believed when somebody got in there who could not have otherwise.
+func TestConcludeRouter(t *testing.T) {
+	at := netip.MustParseAddrPort
+	both := portmap.State{Protocol: portmap.PCP, UDP: at("44.9.9.9:7475"), TCP: at("44.9.9.9:7475")}
+	for _, tt := range []struct {
+		name  string
+		says  portmap.State
+		seen  string
+		found []mappedSeen
+		want  string
+	}{
+		{"nobody has tried", both, "44.9.9.9:1", []mappedSeen{{}}, "udp unknown, tcp unknown"},
+		{"nobody got in", both, "44.9.9.9:1", []mappedSeen{{tried: true}}, "udp no, tcp no"},
+		{"one of two got in", both, "44.9.9.9:1", []mappedSeen{{tried: true}, {tried: true, udp: true, tcp: true}}, "udp yes, tcp yes"},
+		{"a packet through the hole that this node made", both, "44.9.9.9:7475", []mappedSeen{{tried: true, udp: true}}, "udp no, tcp no"},
+		{"and a connection", both, "44.9.9.9:7475", []mappedSeen{{tried: true, udp: true, tcp: true}}, "udp yes, tcp yes"},
+		{"a packet where nothing was sent from", portmap.State{UDP: at("44.9.9.9:9000")}, "44.9.9.9:7475", []mappedSeen{{tried: true, udp: true}}, "udp yes, tcp unknown"},
+		{"what was found before it said so", portmap.State{}, "44.9.9.9:1", []mappedSeen{{tried: true, udp: true, tcp: true}}, "udp unknown, tcp unknown"},
+	} {
+		var all []familySeen
+		for _, m := range tt.found {
+			all = append(all, familySeen{asked: true, at: at(tt.seen), mapped: m})
+		}
+		r := concludeRouter(tt.says, all, concludeFamily(all, nil))
+		if got := fmt.Sprintf("udp %s, tcp %s", r.MappedUDP, r.MappedTCP); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+// An observer tries what a router is said to pass on, at the address that the asker comes from and nowhere else.
+func TestMappedAddressIsTried(t *testing.T) {
+	for _, tt := range []struct{ addr, want string }{
+		{"127.0.0.1", "udp yes, tcp yes"},
+		{"127.0.0.2", "udp unknown, tcp unknown"}, // what another router's address would be: that of anybody
+	} {
+		fs := mesh(t, &book{}, "a b")
+		a, b := fs[0], fs[1]
+		eventually(t, "a connection", func() bool { _, ok := a.Way(b.Self()); return ok || a.Try(t.Context(), b.Self()) == nil })
+		at := netip.AddrPortFrom(netip.MustParseAddr(tt.addr), uint16(a.Port()))
+		says := portmap.State{UDP: at, TCP: at}
+		a.reacher.tellMapped(says)
+		o, err := a.reacher.ask.observe(t.Context(), b.Self())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := concludeRouter(says, []familySeen{{mapped: o.v4.mapped}}, FamilyReach{})
+		if got := fmt.Sprintf("udp %s, tcp %s", r.MappedUDP, r.MappedTCP); got != tt.want {
+			t.Errorf("mapped to %s: %s, want %s", at, got, tt.want)
+		}
+	}
+}
+
 // What several see of a node is one picture.
 func TestConclude(t *testing.T) {
 	at := netip.MustParseAddrPort
@@ -54,6 +108,8 @@ func TestConclude(t *testing.T) {
 		{"one observer", []familySeen{{asked: true, at: at("44.9.9.9:7475"), tried: true}}, "out yes, mapping unknown, udp no, tcp no, seen 1"},
 		{"port kept", []familySeen{{asked: true, at: at("44.9.9.9:7475")}, {asked: true, at: at("44.9.9.9:7475")}}, "out yes, mapping same for all, udp no, tcp unknown, seen 1"},
 		{"symmetric", []familySeen{{asked: true, at: at("44.9.9.9:1")}, {asked: true, at: at("44.9.9.9:2")}}, "out yes, mapping another for each, udp no, tcp unknown, seen 2"},
+		{"one of three sees another port", []familySeen{{asked: true, at: at("44.9.9.9:2")}, {asked: true, at: at("44.9.9.9:1")}, {asked: true, at: at("44.9.9.9:1")}}, "out yes, mapping same for all, udp no, tcp unknown, seen 1"},
+		{"symmetric, two of four see one port by chance", []familySeen{{asked: true, at: at("44.9.9.9:2")}, {asked: true, at: at("44.9.9.9:1")}, {asked: true, at: at("44.9.9.9:1")}, {asked: true, at: at("44.9.9.9:3")}}, "out yes, mapping another for each, udp no, tcp unknown, seen 3"},
 		{"symmetric, seen by one", []familySeen{{asked: true, at: at("44.9.9.9:1"), also: at("44.9.9.9:2")}}, "out yes, mapping another for each, udp no, tcp unknown, seen 1"},
 		{"a packet back through a NAT proves nothing", []familySeen{{asked: true, at: at("44.9.9.9:1"), back: true}, {asked: true, at: at("44.9.9.9:1"), back: true}}, "out yes, mapping same for all, udp no, tcp unknown, seen 1"},
 		{"port forwarded", []familySeen{{asked: true, at: at("44.9.9.9:1"), tried: true, tcp: true}, {asked: true, at: at("44.9.9.9:1")}}, "out yes, mapping same for all, udp no, tcp yes, seen 1"},
@@ -189,6 +245,7 @@ func TestTransports(t *testing.T) {
 func FuzzReachPacket(f *testing.F) {
 	f.Add(askPacket(nonce{1}))
 	f.Add(backPacket(nonce{2}))
+	f.Add(mappedPacket(nonce{2}))
 	f.Add(reachPacket(kindSeen, nonce{3}, netip.MustParseAddrPort("192.0.2.1:7475")))
 	f.Add(reachPacket(kindSeen, nonce{3}, netip.MustParseAddrPort("[2001:db8::1]:7475")))
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -197,8 +254,11 @@ func FuzzReachPacket(f *testing.F) {
 			return
 		}
 		again := reachPacket(kind, n, at)
-		if kind == kindBack {
+		switch kind {
+		case kindBack:
 			again = backPacket(n)
+		case kindMapped:
+			again = mappedPacket(n)
 		}
 		k2, n2, at2, ok2 := parseReachPacket(again)
 		if !ok2 || k2 != kind || n2 != n || at2 != at {
@@ -212,7 +272,7 @@ func FuzzReachPacket(f *testing.F) {
 
 // FuzzReachMessages: no message of another member does harm.
 func FuzzReachMessages(f *testing.F) {
-	for _, v := range []any{reachAsk{Nonce: make([]byte, nonceBytes), Port: 7475}, reachSeen{Addr: []byte{1, 2}, Busy: true}, reachResult{TCP4: true}, punchMessage{Addrs: []string{"/ip4/192.0.2.1/udp/1/quic-v1"}, Rank: 2}} {
+	for _, v := range []any{reachAsk{Nonce: make([]byte, nonceBytes), Port: 7475, Mapped: []byte{44, 1, 2, 3}, MappedUDP: 7475}, reachSeen{Addr: []byte{1, 2}, Busy: true}, reachResult{TCP4: true}, punchMessage{Addrs: []string{"/ip4/192.0.2.1/udp/1/quic-v1"}, Rank: 2}} {
 		var b bytes.Buffer
 		if err := writeMessage(&b, v); err != nil {
 			f.Fatal(err)
@@ -227,6 +287,9 @@ func FuzzReachMessages(f *testing.F) {
 			switch v := v.(type) {
 			case *reachAsk:
 				_, _ = v.nonce()
+				if udp, tcp, err := v.mapped(); err == nil && (udp.IsValid() && !udp.Addr().Is4() || tcp.IsValid() && tcp.Port() == 0) {
+					t.Errorf("mapped to %v and %v", udp, tcp)
+				}
 			case *reachSeen:
 				var at netip.AddrPort
 				_ = at.UnmarshalBinary(v.Addr)

@@ -17,7 +17,7 @@ import (
 // asker sends packets with the nonce (kindAsk) to the observer's UDP port, by IPv4 and IPv6, which come back with the
 // address they were seen from (kindSeen). To each such address, and only to those, since the nonce proves that they are
 // the asker's, the observer sends a packet from a socket of the occasion (kindBack), and it tries to open a TCP connection
-// to the asker's port there. A second port of the observer shows whether the asker's NAT maps to another address for each. At the end it says how that went. No answer is longer than its question.
+// to the XX
 const reachProtocol = "/vcpeer/reach/1"
 
 // Kinds of packets on the fabric's UDP port, after the byte firstFabric.
@@ -25,6 +25,8 @@ const (
 	kindAsk  = 'a' // nonce, zeros up to reachPacketBytes
 	kindSeen = 's' // nonce, address and port as seen
 	kindBack = 'b' // nonce
+
+	kindMapped = 'm' // nonce; as kindBack, to the port that the asker's router passes on
 )
 
 const (
@@ -41,6 +43,11 @@ var errReachMessage = errors.New("malformed message about reachability")
 type reachAsk struct {
 	Nonce []byte `cbor:"1,keyasint"`
 	Port  uint16 `cbor:"2,keyasint"` // TCP, listened on
+
+	// What the asker's router says to pass on to it.
+	Mapped    []byte `cbor:"3,keyasint,omitempty"` // its IPv4 address outside; absent: nothing
+	MappedUDP uint16 `cbor:"4,keyasint,omitempty"`
+	MappedTCP uint16 `cbor:"5,keyasint,omitempty"`
 }
 
 // reachSeen is the observer's first answer.
@@ -56,6 +63,9 @@ type reachResult struct {
 	TCP6   bool `cbor:"2,keyasint,omitempty"`
 	Tried4 bool `cbor:"3,keyasint,omitempty"` // it was tried
 	Tried6 bool `cbor:"4,keyasint,omitempty"`
+
+	TriedMapped bool `cbor:"5,keyasint,omitempty"` // the asker comes from the address that its router says
+	TCPMapped   bool `cbor:"6,keyasint,omitempty"`
 }
 
 var reachDecoder = func() cbor.DecMode {
@@ -103,10 +113,30 @@ func (a reachAsk) nonce() (n nonce, err error) {
 	return nonce(a.Nonce), nil
 }
 
+// mapped returns what the asker's router passes on; not valid: nothing by that protocol.
+func (a reachAsk) mapped() (udp, tcp netip.AddrPort, err error) {
+	if len(a.Mapped) == 0 {
+		return udp, tcp, nil
+	}
+	addr, ok := netip.AddrFromSlice(a.Mapped)
+	if !ok || !addr.Is4() {
+		return udp, tcp, fmt.Errorf("%w: mapped address of %d bytes", errReachMessage, len(a.Mapped))
+	}
+	if a.MappedUDP != 0 {
+		udp = netip.AddrPortFrom(addr, a.MappedUDP)
+	}
+	if a.MappedTCP != 0 {
+		tcp = netip.AddrPortFrom(addr, a.MappedTCP)
+	}
+	return udp, tcp, nil
+}
+
 // askPacket and its like make packets; parseReachPacket reads them.
 func askPacket(n nonce) []byte { return reachPacket(kindAsk, n, netip.AddrPort{}) }
 
 func backPacket(n nonce) []byte { return reachPacket(kindBack, n, netip.AddrPort{})[:2+nonceBytes] }
+
+func mappedPacket(n nonce) []byte { return reachPacket(kindMapped, n, netip.AddrPort{})[:2+nonceBytes] }
 
 // reachPacket is reachPacketBytes long.
 func reachPacket(kind byte, n nonce, at netip.AddrPort) []byte {
@@ -126,7 +156,7 @@ func parseReachPacket(b []byte) (kind byte, n nonce, at netip.AddrPort, ok bool)
 	kind, n = b[1], nonce(b[2:2+nonceBytes])
 	rest := b[2+nonceBytes:]
 	switch kind {
-	case kindBack:
+	case kindBack, kindMapped:
 		return kind, n, at, len(rest) == 0
 	case kindAsk:
 		return kind, n, at, len(b) == reachPacketBytes

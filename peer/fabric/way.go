@@ -29,7 +29,7 @@ func (f *Fabric) Way(id crdt.NodeID) (Way, bool) {
 	}
 	w := Way{Link: f.describe(best[0])}
 	l.mu.Lock()
-	w.Punched = best[0].punched || !best[0].relayed() && f.natted.Load() && !l.knows(best[0].RemoteMultiaddr())
+	w.Punched = best[0].punched || !best[0].relayed() && f.closed.Load() && !l.knows(best[0].RemoteMultiaddr())
 	l.mu.Unlock()
 	w.RTT = w.Link.RTT
 	return w, true
