@@ -47,7 +47,8 @@ members of one cluster. The lab stays until vcpeer lab down. A topology file loo
     kyoto>home: {delay: 30ms, loss: 0.5%, mtu: 1400}
 
 A site has nodes (a number, names, or names with settings of their own), nat (none, full-cone, restricted,
-port-restricted, symmetric), double-nat: yes, router: yes, ip (v4, v6, both), mtu, and udp, gre or inbound: blocked.
+port-restricted, symmetric), double-nat: yes, port-mapping (none, pcp, upnp, all: what the router passes ports on by; pcp has
+NAT-PMP too), router: yes, ip (v4, v6, both), mtu, and udp, gre or inbound: blocked.
 The whole lab, a site or a node has start: no (vcpeer is not started), ovs: no, overlay (auto, on, off), and args for
 vcpeer start. Delays are one way: RTT is the sum of both.`,
 		Example: `  vcpeer lab up --sites 5 --nodes 2 --delay 20ms

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"vcpeer/deploy/lab/machine"
 	"vcpeer/peer/api"
 )
 
@@ -68,17 +69,26 @@ func (n *Node) launch(name string, env []string, argv ...string) error {
 	if name == VCPeer {
 		path = LogFile(n.Machine.Dir, name)
 	}
+	d, err := launch(n.Machine, name, path, env, argv...)
+	if err == nil {
+		n.daemons[name] = d
+	}
+	return err
+}
+
+// launch starts a daemon in a machine; what it prints goes to the file at path.
+func launch(m *machine.Machine, name, path string, env []string, argv ...string) (*daemon, error) {
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer out.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append([]string{"HOME=/root", "NO_COLOR=1", "LANG=C.UTF-8"}, env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := n.Machine.Start(cmd); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	if err := m.Start(cmd); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if name != VCPeer {
 		_ = syscall.Setpriority(syscall.PRIO_PROCESS, cmd.Process.Pid, switchNice) // without the right to it, all are equal
@@ -88,8 +98,7 @@ func (n *Node) launch(name string, env []string, argv ...string) error {
 		_ = cmd.Wait() // how it ended is in its log
 		close(d.exited)
 	}()
-	n.daemons[name] = d
-	return nil
+	return d, nil
 }
 
 // waitFor waits until ok; it fails early when the daemon ends.

@@ -51,6 +51,7 @@ type Lab struct {
 
 	mu      sync.Mutex // daemons are started and ended one at a time, and unplugged is read
 	join    joining
+	mappers []*daemon       // of routers that pass ports on
 	unplugs map[string]bool // nodes that are cut from the LAN of their site
 	down    sync.Once
 }
@@ -94,6 +95,9 @@ func (l *Lab) Down() error {
 			for _, d := range n.daemons {
 				<-d.exited // the kernel has ended it
 			}
+		}
+		for _, d := range l.mappers {
+			<-d.exited
 		}
 		if l.keeper != nil {
 			l.keeper.Close()

@@ -17,6 +17,8 @@ import (
 //	                 after it last sent. Where two nodes send from one port, the last one gets what comes unasked.
 //	restricted       the same, but only from addresses that the node has sent to from this port
 //
+// With port-mapping a router also runs miniupnpd, and what that has mapped comes in, whatever the kind.
+//
 // What else comes in unasked is dropped in silence. Two mappings are not made: of ICMP queries and of GRE other than
 // what Linux does by itself (one GRE tunnel of each pair of addresses passes outwards; `gre: blocked` stops it).
 
@@ -25,6 +27,9 @@ func rulesOf(s topology.Site) string {
 	var b strings.Builder
 	if s.NAT != topology.NoNAT {
 		b.WriteString(natTable(s.NAT))
+	}
+	if s.Maps() {
+		b.WriteString(mappingTables)
 	}
 	if f := filters(s); len(f) > 0 {
 		fmt.Fprintf(&b, "table inet lab {\n  chain forward {\n    type filter hook forward priority 0;\n    %s\n  }\n}\n", strings.Join(f, "\n    "))
@@ -73,6 +78,19 @@ const (
   }
 `
 )
+
+// mappingTables are where miniupnpd writes what it maps. It takes the place of a router's own firewall: what it has mapped
+// comes in, whatever kind of NAT there is.
+const mappingTables = `table inet filter {
+  chain miniupnpd { }
+  chain prerouting_miniupnpd { }
+  chain postrouting_miniupnpd { }
+  chain prerouting {
+    type nat hook prerouting priority dstnat - 1;
+    iifname wan jump prerouting_miniupnpd
+  }
+}
+`
 
 func natTable(kind topology.NAT) string {
 	body := ""

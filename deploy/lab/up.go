@@ -55,6 +55,7 @@ func (l *Lab) up(ctx context.Context) error {
 	}{
 		{"machines", l.makeMachines},
 		{"network", l.makeNetwork},
+		{"port mapping", l.startMappers},
 		{"Open vSwitch", l.startSwitches},
 		{"vcpeer", l.startPeers},
 	} {

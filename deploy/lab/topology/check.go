@@ -76,6 +76,9 @@ func (s *Site) check() error {
 	if s.DoubleNAT && s.NAT == NoNAT {
 		return fmt.Errorf("double-nat: want a kind of nat for the inner one too")
 	}
+	if s.Maps() && s.NAT == NoNAT {
+		return fmt.Errorf("port-mapping: want a kind of nat that it is for")
+	}
 	if s.MTU < 576 || s.MTU > 65535 || s.IP.Has6() && s.MTU < 1280 {
 		return fmt.Errorf("mtu %d: want 576 to 65535 bytes, and 1280 for IPv6", s.MTU)
 	}

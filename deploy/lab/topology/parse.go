@@ -107,15 +107,16 @@ func parseSite(name string, v *yaml.Node, node Node) (Site, error) {
 	var nodes, router *yaml.Node
 	keep := func(to **yaml.Node) field { return func(n *yaml.Node) error { *to = n; return nil } }
 	err := mapping(v, withNode(&node, map[string]field{
-		"nodes":      keep(&nodes),
-		"router":     keep(&router),
-		"nat":        word((*string)(&s.NAT), nats...),
-		"double-nat": yesNo(&s.DoubleNAT),
-		"ip":         word((*string)(&s.IP), families...),
-		"mtu":        number(&s.MTU),
-		"udp":        blocked(&s.NoUDP),
-		"gre":        blocked(&s.NoGRE),
-		"inbound":    blocked(&s.NoInbound),
+		"nodes":        keep(&nodes),
+		"router":       keep(&router),
+		"nat":          word((*string)(&s.NAT), nats...),
+		"port-mapping": word((*string)(&s.Mapping), portMappings...),
+		"double-nat":   yesNo(&s.DoubleNAT),
+		"ip":           word((*string)(&s.IP), families...),
+		"mtu":          number(&s.MTU),
+		"udp":          blocked(&s.NoUDP),
+		"gre":          blocked(&s.NoGRE),
+		"inbound":      blocked(&s.NoInbound),
 	}))
 	if err != nil {
 		return s, err

@@ -35,6 +35,19 @@ const (
 
 var nats = []string{string(NoNAT), string(FullCone), string(Restricted), string(PortRestricted), string(Symmetric)}
 
+// PortMapping is by which protocols a router passes ports on when it is asked.
+type PortMapping string
+
+// The protocols. One server speaks PCP and NAT-PMP.
+const (
+	NoMapping  PortMapping = "none"
+	PCP        PortMapping = "pcp" // and NAT-PMP
+	UPnP       PortMapping = "upnp"
+	AllMapping PortMapping = "all"
+)
+
+var portMappings = []string{string(NoMapping), string(PCP), string(UPnP), string(AllMapping)}
+
 // IP is which families a site has.
 type IP string
 
@@ -69,6 +82,7 @@ type Site struct {
 	Nodes     []Node
 	Router    bool // nodes are on a LAN behind it; false: the only node is on the network between the sites itself
 	NAT       NAT  // of IPv4; IPv6 is never translated, but then nothing comes in unasked
+	Mapping   PortMapping
 	DoubleNAT bool // one more NAT of the provider (100.64.0.0/10) outside the site's own
 	IP        IP
 	MTU       int  // of the interface to the network between the sites, in bytes
@@ -79,6 +93,9 @@ type Site struct {
 
 // Reachable reports whether nodes of other sites can open connections to those of this site.
 func (s Site) Reachable() bool { return s.NAT == NoNAT && !s.NoInbound }
+
+// Maps reports whether the router passes ports on when it is asked.
+func (s Site) Maps() bool { return s.Mapping != NoMapping }
 
 // RouterName is what the machine between the nodes and the other sites is called, where there is one.
 func (s Site) RouterName() string { return s.Name + "-router" }
@@ -208,7 +225,9 @@ func New(o Options) (Topology, error) {
 	return t.WithDefault(o.Words...)
 }
 
-func newSite(name string) Site { return Site{Name: name, NAT: NoNAT, IP: V4, MTU: DefaultMTU} }
+func newSite(name string) Site {
+	return Site{Name: name, NAT: NoNAT, Mapping: NoMapping, IP: V4, MTU: DefaultMTU}
+}
 
 func nodeDefaults() Node { return Node{Start: true, OVS: true} }
 
