@@ -12,7 +12,7 @@ status=0
 run() { go test -v -count=1 -timeout 20m "$@" ${TEST_FLAGS:-} 2>&1 | tee -a "$log" | deploy/test/summary.awk || status=1; }
 
 # What runs whole networks on this machine, and judges by what comes through them, runs alone.
-alone=(./deploy/e2e ./deploy/lab ./overlay/flow ./overlay/ovs)
+alone=(./deploy/e2e ./deploy/e2e/nat ./deploy/lab ./overlay/flow ./overlay/ovs)
 mapfile -t beside < <(go list ./... | grep -vxF "$(go list "${alone[@]}")")
 
 echo "== packages side by side, with -race"

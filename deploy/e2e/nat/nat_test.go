@@ -6,6 +6,7 @@ package nat
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -239,13 +240,19 @@ func TestMatrix(t *testing.T) {
 	long(t)
 	l := up(t, matrix)
 	startElsewhere(t, l, "lab2")
-	names := make([]string, 0, len(kinds))
-	for n := range kinds {
-		names = append(names, n)
+	names := slices.Sorted(maps.Keys(kinds))
+	meet(t, l, 25*time.Second, names)
+	for _, a := range names {
+		eventually(t, 10*time.Second, func() string { return wrongReach(netcheck(t, l, a), a) })
 	}
-	slices.Sort(names)
+	noAlarms(t, l)
+}
+
+// meet waits until every pair of nodes meets as expected, and tells after how long each first did.
+func meet(t *testing.T, l *lab.Lab, within time.Duration, names []string) {
+	t.Helper()
 	began := time.Now()
-	since := map[string]time.Duration{} // pair -> when it was first as expected
+	since := map[string]time.Duration{} // by pair
 	check := func() (wrong []string) {
 		var mu sync.Mutex
 		var all sync.WaitGroup
@@ -272,7 +279,7 @@ func TestMatrix(t *testing.T) {
 		slices.Sort(wrong)
 		return wrong
 	}
-	eventually(t, 25*time.Second, func() string { return strings.Join(check(), "\n") })
+	eventually(t, within, func() string { return strings.Join(check(), "\n") })
 	for _, a := range names {
 		row := fmt.Sprintf("%-6s", a)
 		for _, b := range names {
@@ -285,10 +292,30 @@ func TestMatrix(t *testing.T) {
 		t.Log(row)
 	}
 	t.Logf("seconds after the last node had joined; punches took %s", punchTimes(t, l))
-	for _, a := range names {
-		eventually(t, 10*time.Second, func() string { return wrongReach(netcheck(t, l, a), a) })
+}
+
+// TestMatrixShort: the ways there are, once each, for every run of the tests: punched where both NATs keep their ports, relayed
+// where both are symmetric, and by TCP where UDP does not pass. What is waited for is an event, for as long as a busy machine
+// may take.
+func TestMatrixShort(t *testing.T) {
+	l := up(t, `
+sites:
+  hub1: {nodes: [hub1]}
+  hub2: {nodes: [hub2]}
+  home1: {nodes: [home1], nat: port-restricted}
+  home2: {nodes: [home2], nat: port-restricted}
+  sym1: {nodes: [sym1], nat: symmetric}
+  sym2: {nodes: [sym2], nat: symmetric}
+  noudp: {nodes: [noudp], udp: blocked, inbound: blocked}
+links:
+  default: delay=10ms
+`)
+	meet(t, l, time.Minute, []string{"hub1", "hub2", "home1", "home2", "sym1", "sym2", "noudp"})
+	for _, hub := range []string{"hub1", "hub2"} {
+		if p := peerOf(netcheck(t, l, "noudp", hub), hub); p.Transport != "tcp" {
+			t.Errorf("without UDP %s is reached by %q", hub, p.Transport)
+		}
 	}
-	noAlarms(t, l)
 }
 
 // wrongReach says what is not right in what a node of the matrix says of itself.
