@@ -193,7 +193,7 @@ func (f *Fabric) learn(id crdt.NodeID, addrs []string, in func(*link) *[]ma.Mult
 	all := slices.Concat(l.learned, l.found)
 	if changed {
 		l.out.revive()
-		l.punch.fails, l.punch.next = 0, time.Time{} // what failed before may work now
+		l.punch.anew()
 	}
 	l.mu.Unlock()
 	if changed {

@@ -34,12 +34,16 @@ const (
 // puncher is the state of that for one peer, under the lock of its link.
 type puncher struct {
 	busy    bool
+	again   bool      // something has changed during the attempt under way
 	mine    bool      // this side has moved, so it begins whatever its ID is
 	rescued bool      // another way is being looked for
 	sought  time.Time // when that began last
 	fails   int
 	next    time.Time // not before; zero: at once
 }
+
+// anew has the next attempt be made at once: what failed before may work now.
+func (p *puncher) anew() { p.fails, p.next, p.again = 0, time.Time{}, p.busy }
 
 // punchMessage is what each side says.
 type punchMessage struct {
@@ -103,17 +107,25 @@ func (f *Fabric) improve(l *link) {
 		took := time.Since(began)
 		<-f.punches
 		l.mu.Lock()
-		l.punch.busy = false
-		if err == nil {
-			l.punch = puncher{rescued: l.punch.rescued, sought: l.punch.sought}
-		} else {
-			l.punch.mine = false
-			l.punch.next = time.Now().Add(min(punchRest<<min(l.punch.fails, 8), punchRestMax))
-			l.punch.fails++
-		}
+		l.punch.ended(err, time.Now())
 		l.mu.Unlock()
 		f.log.Debug("tried for a direct connection", "peer", l.id, "took", took, "err", err)
 	})
+}
+
+// ended takes note of how an attempt went.
+func (p *puncher) ended(err error, now time.Time) {
+	p.busy = false
+	switch {
+	case err == nil:
+		*p = puncher{rescued: p.rescued, sought: p.sought}
+	case p.again:
+		p.anew()
+	default:
+		p.mine = false
+		p.next = now.Add(min(punchRest<<min(p.fails, 8), punchRestMax))
+		p.fails++
+	}
 }
 
 // punchAnew has direct connections be tried at once with everybody: this node is seen at another address.
@@ -121,7 +133,8 @@ func (f *Fabric) punchAnew() {
 	for _, id := range f.peers() {
 		if l := f.peek(id); l != nil {
 			l.mu.Lock()
-			l.punch.mine, l.punch.fails, l.punch.next = true, 0, time.Time{}
+			l.punch.mine = true
+			l.punch.anew()
 			l.mu.Unlock()
 		}
 	}

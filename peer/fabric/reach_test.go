@@ -3,6 +3,7 @@ package fabric
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -304,4 +305,23 @@ func FuzzReachMessages(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What is new during an attempt that fails has the next be made at once; without news the pauses grow.
+func TestPunchAgain(t *testing.T) {
+	now := time.Now()
+	p := puncher{busy: true}
+	for _, want := range []time.Duration{punchRest, 2 * punchRest, 4 * punchRest} {
+		if p.ended(io.EOF, now); p.busy || p.next.Sub(now) != want {
+			t.Errorf("a pause of %v, want %v", p.next.Sub(now), want)
+		}
+	}
+	p.busy = true
+	p.anew()
+	if p.ended(io.EOF, now); !p.next.IsZero() || p.fails != 0 {
+		t.Errorf("after news: next %v, %d failures", p.next, p.fails)
+	}
+	if p.ended(io.EOF, now); p.next.Sub(now) != punchRest {
+		t.Errorf("and then: %v", p.next.Sub(now))
+	}
 }
