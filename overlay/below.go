@@ -17,7 +17,9 @@ func (s *session) lookBelow(now time.Time) {
 		return
 	}
 	s.looked = now
-	local, err := underlay.Locals(s.n.cfg.Underlay)
+	local, err := underlay.Locals(func(a netip.Addr, link string) bool {
+		return !s.sw.Made(link) && s.n.cfg.Underlay(a, link) // another daemon's network is no underlay
+	})
 	if err != nil {
 		s.n.cfg.Log.Warn("the machine's addresses cannot be listed", "err", err)
 		return

@@ -30,14 +30,16 @@ func Uninstall(ctx context.Context, cfg config.Config, dry bool, out io.Writer) 
 	}
 	if dry {
 		fmt.Fprintln(out, "would remove the bridges of this node from Open vSwitch")
-		fmt.Fprintln(out, "would remove the block of vcpeer from /etc/hosts")
-		fmt.Fprintln(out, "would withdraw the cluster's accounts from this system")
+		if integrated(cfg) {
+			fmt.Fprintln(out, "would remove the block of vcpeer from /etc/hosts")
+			fmt.Fprintln(out, "would withdraw the cluster's accounts from this system")
+		}
 		fmt.Fprintf(out, "would keep %s, which holds this node's identity and records, and what jobs left in %s\n", cfg.State, attemptsDir(cfg))
 		return nil
 	}
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(out, "nothing to take back: only a node of root writes outside its own directories")
-	} else if err := errors.Join(removeBridges(ctx, cfg, out), withdraw(ctx, out)); err != nil {
+	} else if err := errors.Join(removeBridges(ctx, cfg, out), withdraw(ctx, cfg, out)); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "kept %s, which holds this node's identity and records, and what jobs left in %s; remove both if the node will not come back\n",
@@ -65,7 +67,14 @@ func removeBridges(ctx context.Context, cfg config.Config, out io.Writer) error 
 	return err
 }
 
-func withdraw(ctx context.Context, out io.Writer) error {
+// integrated reports whether the node may have shown the cluster to the machine's programs, now or under another setting. One
+// with a directory of its own does that only when told to: the block and the accounts are those of the machine's node.
+func integrated(cfg config.Config) bool { return cfg.Integrate == config.IntegrateOn || cfg.Dir == "" }
+
+func withdraw(ctx context.Context, cfg config.Config, out io.Writer) error {
+	if !integrated(cfg) {
+		return nil
+	}
 	log := slog.New(slog.DiscardHandler)
 	removed, hostsErr := hosts.Remove(ctx, hosts.Config{Instance: instance, Log: log})
 	switch {

@@ -13,3 +13,9 @@ func (s *Switch) Owned() []string {
 	slices.Sort(out)
 	return out
 }
+
+// Made reports whether this owner or another one of this machine made the bridge of that name.
+func (s *Switch) Made(bridge string) bool {
+	b := s.view.Load().bridges[bridge]
+	return b != nil && b.externalIDs[ownerKey] != ""
+}
