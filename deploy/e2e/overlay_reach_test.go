@@ -46,18 +46,17 @@ func TestOverlayReachesEveryNode(t *testing.T) {
 	if !n.pings("gamma-1", "alpha-3.alpha") {
 		t.Error("gamma-1 does not reach alpha-3 by its name")
 	}
-	n.broadcastOnce(nodes)
+	n.broadcastOnce("alpha-3", nodes)
 	n.joinLate(append(nodes, "late-1"))
 	n.guestMoves()
 	n.leaves("late-1", nodes)
 	n.uninstalled("beta-1")
 }
 
-// broadcastOnce has a node that is no gateway send to all, and wants one copy at each of the others.
-func (n *testnet) broadcastOnce(nodes []string) {
+// broadcastOnce has one node send to all, and wants one copy at each.
+func (n *testnet) broadcastOnce(from string, nodes []string) {
 	n.t.Helper()
 	const listen = `exec timeout 4 tcpdump -l -n -i vcpeer0 -c 8 'udp and port 9999 and not src host %s' 2>/dev/null`
-	from := "alpha-3"
 	heard := map[string]*strings.Builder{}
 	var ends []func() error
 	for _, node := range nodes {
