@@ -7,21 +7,25 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"vcpeer/overlay/device"
 	"vcpeer/overlay/flow"
+	"vcpeer/overlay/label"
 	"vcpeer/overlay/ovs"
+	"vcpeer/overlay/sealed"
 	"vcpeer/overlay/underlay"
 )
 
 // applier makes what a session wants, in a goroutine of its own, since that takes milliseconds and sometimes seconds. It
 // is handed the newest wish; one that was replaced before it came to it is never looked at.
 type applier struct {
-	cfg  Config
-	sw   *ovs.Switch
-	info ovs.Info
+	cfg     Config
+	sw      *ovs.Switch
+	info    ovs.Info
+	sealing *sealing
 
 	next    atomic.Pointer[desired]
 	wake    chan struct{} // holds one
@@ -35,7 +39,7 @@ type applier struct {
 	have     desired         // what was made …
 	made     map[string]bool // … by steps that went well
 	tables   flow.Tables
-	hops     []underlay.Neighbour
+	hops     []ovs.Neighbour
 	missing  int              // next hops that the kernel is still asking for …
 	patience int              // … and how often they are looked for in short intervals
 	dropped  map[string]error // interfaces that are somebody else's
@@ -73,9 +77,9 @@ const verifyEvery = time.Minute
 // lookAtDevice is the same for the interface of programs, of which Open vSwitch tells nothing.
 const lookAtDevice = 3 * time.Second
 
-func newApplier(cfg Config, sw *ovs.Switch, info ovs.Info) *applier {
+func newApplier(n *Network, sw *ovs.Switch, info ovs.Info) *applier {
 	return &applier{
-		cfg: cfg, sw: sw, info: info, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), results: make(chan applied, 1),
+		cfg: n.cfg, sw: sw, info: info, sealing: n.sealing, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), results: make(chan applied, 1),
 		made: map[string]bool{}, dropped: map[string]error{},
 	}
 }
@@ -101,6 +105,9 @@ func (a *applier) again() {
 }
 
 func (a *applier) run(ctx context.Context) {
+	var links sync.WaitGroup // which end with ctx
+	defer links.Wait()
+	a.reseal(ctx, &links)
 	verified := time.Now()
 	for {
 		wait := applyAgain
@@ -124,7 +131,7 @@ func (a *applier) run(ctx context.Context) {
 			verified = time.Now()
 		}
 		began := time.Now()
-		a.report(a.round(ctx, *d))
+		a.report(a.round(ctx, *d, &links))
 		if a.rest(ctx, time.Since(began)) != nil {
 			return
 		}
@@ -163,7 +170,7 @@ func (a *applier) report(r applied) {
 }
 
 // round brings everything to d. Each step is done when what it depends on has changed, or when it failed the last time.
-func (a *applier) round(ctx context.Context, d desired) applied {
+func (a *applier) round(ctx context.Context, d desired, links *sync.WaitGroup) applied {
 	r := applied{written: a.last.written, inner: a.last.inner, failed: map[string]error{}}
 	step := func(part string, same bool, do func() error) bool {
 		if same && a.made[part] {
@@ -179,12 +186,24 @@ func (a *applier) round(ctx context.Context, d desired) applied {
 	old := a.have
 	bridged := reflect.DeepEqual(d.bridges("", a.info.Datapath), old.bridges("", a.info.Datapath))
 	a.have = d
+	sealing := d.seal.addr.IsValid() && a.name != ""
+	if sealing {
+		step("sealed links", a.sealing.link.Load() != nil, func() error { return a.seal(ctx, links) })
+	}
 	if !step("bridge", bridged, func() error { return a.ensure(ctx, d, &r) }) {
 		r.name = a.name
 		return r
 	}
+	if d.seal.addr.IsValid() && !sealing {
+		poke(a.wake) // the bridge has its name now, and its TAP can have one
+	}
+	if sealing && a.made["sealed links"] {
+		step("sealed address", d.seal.addr == old.seal.addr, func() error {
+			return device.Sole(tapPort(a.name), netip.PrefixFrom(d.seal.addr, sealed.DefaultNet.Bits()))
+		})
+	}
 	if a.info.Datapath == inUserSpace {
-		step("neighbours", false, func() error { return a.neighbours(ctx, d.peers) })
+		step("neighbours", false, func() error { return a.neighbours(ctx, d.peers, d.seal.peers) })
 		step("underlay", slices.Equal(d.local, old.local), func() error {
 			_, err := a.sw.Program(ctx, underBridge(a.name), underTables(d.local))
 			return err
@@ -202,7 +221,8 @@ func (a *applier) round(ctx context.Context, d desired) applied {
 		return err
 	})
 	if a.info.Datapath == inUserSpace {
-		step("guard", slices.Equal(d.peers, old.peers), func() error { return a.guard(ctx, d.peers) })
+		ends := d.ends()
+		step("guard", slices.Equal(ends, old.ends()), func() error { return a.guard(ctx, ends) })
 	}
 	fresh := time.Since(a.setUp) < lookAtDevice
 	step("interface", fresh && reflect.DeepEqual(d.device, old.device), func() error {
@@ -228,7 +248,7 @@ func (a *applier) ensure(ctx context.Context, d desired, r *applied) error {
 		if name == "" {
 			name = fmt.Sprintf("%s%d", a.cfg.Name, i)
 		}
-		err := a.sw.Ensure(ctx, a.without(d.bridges(name, a.info.Datapath)))
+		err := a.sw.Ensure(ctx, a.without(a.withTAP(d.bridges(name, a.info.Datapath), name)))
 		var foreign *ovs.ForeignError
 		switch {
 		case err == nil:
@@ -243,6 +263,19 @@ func (a *applier) ensure(ctx context.Context, d desired, r *applied) error {
 			return err
 		}
 	}
+}
+
+// withTAP adds the TAP of sealed links, if it is there, to the bridge that holds the interfaces tunnels go over.
+func (a *applier) withTAP(bridges []ovs.Bridge, name string) []ovs.Bridge {
+	if a.sealing.link.Load() == nil {
+		return bridges
+	}
+	for i := range bridges {
+		if bridges[i].Name == underBridge(name) {
+			bridges[i].Ports = append(bridges[i].Ports, ovs.Port{Name: tapPort(name), OFPort: portTAP})
+		}
+	}
+	return bridges
 }
 
 // without leaves out the interfaces that are somebody else's.
@@ -271,8 +304,9 @@ func (a *applier) guard(ctx context.Context, peers []netip.Addr) error {
 	return nil
 }
 
-// neighbours tells the datapath in user space where frames to its peers go, which it would learn late: the kernel knows.
-func (a *applier) neighbours(ctx context.Context, peers []netip.Addr) error {
+// neighbours tells the datapath in user space where frames to its peers go, which it would learn late: the kernel knows. Of
+// sealed links it is known.
+func (a *applier) neighbours(ctx context.Context, peers []netip.Addr, sealed []label.Label) error {
 	if a.moved.Swap(false) {
 		a.patience = askTimes
 		a.made["neighbours"] = false
@@ -285,17 +319,17 @@ func (a *applier) neighbours(ctx context.Context, peers []netip.Addr) error {
 		a.patience = askTimes
 	}
 	a.missing = missing
-	if reflect.DeepEqual(hops, a.hops) && a.made["neighbours"] {
-		return nil
+	list := sealedNeighbours(sealed)
+	for _, h := range hops {
+		list = append(list, ovs.Neighbour{IP: h.IP, MAC: h.MAC})
 	}
-	list := make([]ovs.Neighbour, len(hops))
-	for i, h := range hops {
-		list[i] = ovs.Neighbour{IP: h.IP, MAC: h.MAC}
+	if reflect.DeepEqual(list, a.hops) && a.made["neighbours"] {
+		return nil
 	}
 	if err := a.sw.Neighbours(ctx, underBridge(a.name), list); err != nil {
 		return err
 	}
-	a.hops = hops
+	a.hops = list
 	return nil
 }
 

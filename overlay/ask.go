@@ -87,7 +87,7 @@ func (n *Network) Ping(ctx context.Context, ask PingAsk, each func(Pong)) error 
 	if v == nil || v.prober == nil {
 		return errors.New("overlay: the network is off")
 	}
-	id, ok := v.probed(ask.To)
+	m, ok := v.probed(ask.To)
 	if !ok {
 		return fmt.Errorf("overlay: %s: %w", ask.To.Short(), ErrNoWay)
 	}
@@ -105,7 +105,7 @@ func (n *Network) Ping(ctx context.Context, ask PingAsk, each func(Pong)) error 
 	for seq := 1; ctx.Err() == nil && (ask.Count == 0 || seq <= ask.Count); seq++ {
 		room <- struct{}{}
 		all.Go(func() {
-			pong, err := n.probe(ctx, id, ask, seq)
+			pong, err := n.probe(ctx, m, ask, seq)
 			<-room
 			turn.Lock()
 			defer turn.Unlock()
@@ -128,30 +128,30 @@ func (n *Network) Ping(ctx context.Context, ask PingAsk, each func(Pong)) error 
 	return fault
 }
 
-// probed is under which ID this node measures another.
-func (v view) probed(to crdt.NodeID) (probe.ID, bool) {
+// probed is how this node measures another.
+func (v view) probed(to crdt.NodeID) (measured, bool) {
 	for _, m := range v.links {
 		if m.node.ID == to {
-			return m.id, true
+			return m, true
 		}
 	}
-	return probe.ID{}, false
+	return measured{}, false
 }
 
 // probe sends one probe and waits for what becomes of it.
-func (n *Network) probe(ctx context.Context, to probe.ID, ask PingAsk, seq int) (Pong, error) {
+func (n *Network) probe(ctx context.Context, to measured, ask PingAsk, seq int) (Pong, error) {
 	v := n.view.Load()
 	if v == nil || v.prober == nil {
 		return Pong{}, errors.New("overlay: the network is off")
 	}
 	via := ask.Via
-	if l, far := to.Label(); ask.Chosen {
+	if l, far := to.id.Label(); ask.Chosen {
 		via = nil
 		if c, ok := v.table.To(l); far && ok {
 			via = c.Via
 		}
 	}
-	id, err := v.prober.Ping(ctx, probe.Ping{To: to, Via: via, Bytes: ask.Size, Count: 1})
+	id, err := v.prober.Ping(ctx, probe.Ping{To: to.id, Kind: to.kind, Via: via, Bytes: ask.Size, Count: 1})
 	if err != nil {
 		return Pong{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"vcpeer/overlay/sealed"
 	"vcpeer/overlay/underlay"
 )
 
@@ -18,7 +19,8 @@ func (s *session) lookBelow(now time.Time) {
 	}
 	s.looked = now
 	local, err := underlay.Locals(func(a netip.Addr, link string) bool {
-		return !s.sw.Made(link) && s.n.cfg.Underlay(a, link) // another daemon's network is no underlay
+		// Another daemon's network is no underlay, nor are its sealed links.
+		return !s.sw.Made(link) && !sealed.DefaultNet.Contains(a) && s.n.cfg.Underlay(a, link)
 	})
 	if err != nil {
 		s.n.cfg.Log.Warn("the machine's addresses cannot be listed", "err", err)

@@ -3,6 +3,7 @@ package overlay
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"vcpeer/overlay/flow"
 	"vcpeer/overlay/label"
 	"vcpeer/overlay/ovs"
+	"vcpeer/overlay/sealed"
 	"vcpeer/overlay/underlay"
 )
 
@@ -26,7 +28,8 @@ type desired struct {
 	nics   []string                      // … and the interfaces that have them
 	tunnel map[label.Label]netip.Addr    // the other end of each port of its own
 	bfd    map[label.Label]time.Duration // how often that is to say that it lives
-	peers  []netip.Addr                  // all other ends
+	peers  []netip.Addr                  // all other ends, without those of sealed links
+	seal   sealWant
 	guests []guestWant
 }
 
@@ -35,6 +38,15 @@ type guestWant struct {
 	id, iface string
 	port      uint16
 	inner     device.Guest
+}
+
+// ends are all other ends of tunnels.
+func (d desired) ends() []netip.Addr {
+	out := slices.Clone(d.peers)
+	for _, l := range d.seal.peers {
+		out = append(out, sealedAddr(l))
+	}
+	return out
 }
 
 // Names of what a bridge called name has.
@@ -96,12 +108,20 @@ const inUserSpace = "netdev"
 // controlMTU lets the agent take whatever a guest may send and no path takes.
 const controlMTU = 9000
 
+// portTAP is the OpenFlow port of the TAP of sealed links in the bridge that holds the interfaces, above theirs.
+const portTAP = 1000
+
 // underTables pass on tunnels, which come from both sides by the port of an interface: those of this machine go out there,
 // and one to its own address is taken out of the tunnel when it is put out where it came in by. All else is the kernel's,
 // which has a copy. Frames for other machines come too when a switch does not know where these are; to put those out again
-// would have the gateways of a site throw them at each other for ever.
+// would have the gateways of a site throw them at each other for ever. What has addresses of sealed links is passed on at the
+// TAP alone: anybody might send from them, and while the TAP is not there frames to them would leave in the clear.
 func underTables(local []underlay.Local) flow.Tables {
-	var t flow.Tables
+	t := flow.Tables{Flows: []flow.Flow{
+		{Priority: 30, Match: fmt.Sprintf("ip,in_port=%d,nw_proto=47", portTAP), Actions: "IN_PORT"},
+		{Priority: 20, Match: "ip,nw_proto=47,nw_src=" + sealed.DefaultNet.String(), Actions: "drop"},
+		{Priority: 20, Match: "ip,nw_proto=47,nw_dst=" + sealed.DefaultNet.String(), Actions: "drop"},
+	}}
 	for _, l := range local {
 		family, src, dst := "ip", "nw_src", "nw_dst"
 		if l.Addr.Is6() {
@@ -132,6 +152,9 @@ func (s *session) desire(d decided) desired {
 		if a, ok := s.peers.far[l]; ok {
 			out.tunnel[l] = a
 		}
+	}
+	if t.self.Label.Valid() && s.n.cfg.Send != nil {
+		out.seal = sealWant{sealedAddr(t.self.Label), slices.Sorted(maps.Keys(s.peers.sealed))}
 	}
 	out.device = device.Config{MTU: s.mtu(), Addrs: s.addrs(t.self.Address), Paths: map[netip.Addr]int{}}
 	for l, mtu := range pathMTUs(out.want) {
@@ -186,14 +209,20 @@ func (s *session) mtu() int {
 
 // linkMTU is what a tunnel to an address takes, as far as the interfaces at both ends tell; 0: unknown.
 func (s *session) linkMTU(dst netip.Addr, far int) int {
-	out := far
+	out, over := far, dst
+	if sealed.DefaultNet.Contains(dst) {
+		over = s.sealedOver(dst)
+	}
 	for _, l := range s.local {
-		if l.Addr.Is4() == dst.Is4() && (out == 0 || l.MTU < out) {
+		if l.Addr.Is4() == over.Is4() && (out == 0 || l.MTU < out) {
 			out = l.MTU
 		}
 	}
-	if out == 0 || !dst.IsValid() {
+	switch {
+	case out == 0 || !dst.IsValid():
 		return 0
+	case over != dst:
+		return sealed.MTU(out, over)
 	}
 	return out - underlay.Overhead(dst)
 }

@@ -20,8 +20,10 @@ import (
 type measured struct {
 	node    Node
 	id      probe.ID
+	kind    path.Kind
 	to      netip.Addr
-	known   bool // an answer has come, or none for long enough to say so
+	ever    bool // an answer has come
+	known   bool // the same, or none for long enough to say so
 	told    bool // others are told of it: it is probed often enough to be good for that
 	up      bool
 	rtt     time.Duration // 0: not measured
@@ -59,7 +61,7 @@ func (s *session) startProber(bridge string) {
 // aim has the prober measure what is to be measured, and takes in what it knows.
 func (s *session) aim(ctx context.Context, now time.Time) {
 	if s.prober == nil {
-		s.links = nil
+		s.measured, s.links = nil, nil
 		return
 	}
 	self, targets := s.targets(now)
@@ -68,9 +70,11 @@ func (s *session) aim(ctx context.Context, now time.Time) {
 			return // it is starting, or the session ends
 		}
 		s.aimedAs, s.aimed = self, targets
+		s.tellWants(targets)
 	}
 	report := s.prober.Report()
-	s.links = s.measure(report, now)
+	s.measured = s.measure(report, now)
+	s.links = s.choose(s.measured, now)
 	s.suspect(report.Paths, now)
 	s.refresh(now)
 }
@@ -79,7 +83,10 @@ func (s *session) aim(ctx context.Context, now time.Time) {
 // answer comes everything that goes over such a neighbour is lost, so one that some link still works over is left alone, and
 // where all fail again and again, as on a machine that is too busy, it is not for this that they do.
 func (s *session) refresh(now time.Time) {
-	for _, m := range s.links {
+	for _, m := range s.measured {
+		if m.kind == path.Sealed {
+			continue // it has no neighbours
+		}
 		if s.wasUp[m.id] && !m.up {
 			s.lost = true
 		}
@@ -90,10 +97,12 @@ func (s *session) refresh(now time.Time) {
 	}
 	s.lost = false
 	var up, down []netip.Addr
-	for _, m := range s.links {
-		if m.up {
+	for _, m := range s.measured {
+		switch {
+		case m.kind == path.Sealed:
+		case m.up:
 			up = append(up, m.to)
-		} else {
+		default:
 			down = append(down, m.to)
 		}
 	}
@@ -147,11 +156,20 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 	}
 	var out []probe.Target
 	each(t, func(g Node) {
-		if a, ok := s.peers.far[g.Label]; ok && !s.records.Encrypt {
-			out = append(out, probe.Target{
-				ID: probe.Gateway(g.Label), Addr: a, Class: class[g.Label], MTU: s.linkMTU(a, g.UnderlayMTU),
-				Paths: paths[g.Label], PathClass: onPaths,
-			})
+		put := func(kind path.Kind, a netip.Addr) {
+			target := probe.Target{ID: probe.Gateway(g.Label), Kind: kind, Addr: a, Class: class[g.Label], MTU: s.linkMTU(a, g.UnderlayMTU)}
+			if a == s.peers.far[g.Label] {
+				target.Paths, target.PathClass = paths[g.Label], onPaths
+			} else {
+				target.Class = max(target.Class, probe.Spare)
+			}
+			out = append(out, target)
+		}
+		if a, ok := s.peers.clear[g.Label]; ok {
+			put(path.GRE, a)
+		}
+		if a, ok := s.peers.sealed[g.Label]; ok && s.wantsSealed(g.Label, class[g.Label], len(labels)) {
+			put(path.Sealed, a)
 		}
 	})
 	return self, out
@@ -187,6 +205,13 @@ func firstLinks(t path.Table) []label.Label {
 	})
 }
 
+// wantsSealed reports whether a sealed link is wanted to a gateway among so many: among thousands not to those that are seldom
+// probed, as long as there is another link to them that works.
+func (s *session) wantsSealed(l label.Label, class probe.Class, gateways int) bool {
+	return gateways <= tellAll || class != probe.Rest || s.choices.kind(l) == path.Sealed ||
+		!slices.ContainsFunc(s.links, func(m measured) bool { return m.node.Label == l && (m.up || !m.known) })
+}
+
 // measure takes in what the prober knows of the targets.
 func (s *session) measure(r probe.Report, now time.Time) []measured {
 	nodes := map[probe.ID]Node{}
@@ -204,16 +229,46 @@ func (s *session) measure(r probe.Report, now time.Time) []measured {
 			continue
 		}
 		m := measured{
-			node: n, id: l.ID, known: l.Measured || now.Sub(l.Since) > giveUp, up: l.Up, rtt: l.RTT, jitter: l.Sigma, lossOut: l.LossOut, lossIn: l.LossIn,
-			mtu: l.MTU, since: l.Since, flaps: l.Flaps, told: len(r.Links) <= tellAll || l.Class != probe.Rest,
+			node: n, id: l.ID, kind: l.Kind, ever: l.Measured, known: l.Measured || now.Sub(l.Since) > giveUp, up: l.Up, rtt: l.RTT, jitter: l.Sigma, lossOut: l.LossOut, lossIn: l.LossIn,
+			mtu: l.MTU, since: l.Since, flaps: l.Flaps, told: len(nodes) <= tellAll || l.Class != probe.Rest,
 		}
 		if at, near := l.ID.Slot(); near {
 			m.to = s.peers.near[at]
+		} else if l.Kind == path.Sealed {
+			m.to = s.peers.sealed[n.Label]
 		} else {
-			m.to = s.peers.far[n.Label]
+			m.to = s.peers.clear[n.Label]
 		}
 		out = append(out, m)
 	}
+	return out
+}
+
+// choose takes of each node the link that is in use. What was watched of a link of another kind says nothing of the new one.
+func (s *session) choose(all []measured, now time.Time) []measured {
+	out := make([]measured, 0, len(all))
+	gateways := map[label.Label]bool{}
+	for i := 0; i < len(all); i++ {
+		if _, near := all[i].id.Slot(); near {
+			out = append(out, all[i])
+			continue
+		}
+		both := [2]*measured{}
+		both[all[i].kind] = &all[i]
+		if i+1 < len(all) && all[i+1].id == all[i].id { // they are in order
+			i++
+			both[all[i].kind] = &all[i]
+		}
+		l := all[i].node.Label
+		before := s.choices.kind(l)
+		out = append(out, *s.choices.choose(l, both[path.GRE], both[path.Sealed], now))
+		if s.choices.kind(l) != before {
+			s.watch.renew(l)
+		}
+		gateways[l] = true
+	}
+	s.choices.forget(gateways)
+	s.peers.use(s.choices.kind)
 	return out
 }
 
@@ -226,7 +281,7 @@ func (s *session) ownRow(links []measured) path.Row {
 	row := path.Row{From: s.topology.self.Label}
 	for _, m := range links {
 		if m.told && m.known {
-			row.Links = append(row.Links, path.Link{To: m.node.Label, RTT: m.rtt, Loss: m.lossOut, MTU: m.mtu, Kind: path.GRE, Up: m.up})
+			row.Links = append(row.Links, path.Link{To: m.node.Label, RTT: m.rtt, Loss: m.lossOut, MTU: m.mtu, Kind: m.kind, Up: m.up})
 		}
 	}
 	slices.SortFunc(row.Links, func(a, b path.Link) int { return int(a.To) - int(b.To) })

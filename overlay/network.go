@@ -23,7 +23,11 @@ type Config struct {
 	Publish  func(value []byte)                   // tells the other nodes of this gateway's links; must not block
 	Facts    func(Facts)                          // told how this node takes part, whenever that changes; must not block
 	Tell     func(code, text string)              // told what people may want to know; must not block
+	Wants    func([]crdt.NodeID)                  // told whom sealed links are wanted to, whenever that changes; must not block
 	Log      *slog.Logger
+
+	// Send sends datagrams of sealed links; see [sealed.Config]. nil: there are no sealed links.
+	Send func(local, to netip.AddrPort, b []byte, segment int) error
 }
 
 // Facts is how this node takes part, for its record.
@@ -40,6 +44,8 @@ type Network struct {
 
 	records atomic.Pointer[Records] // nil: not yet
 	heard   atomic.Pointer[[]Heard]
+	ways    atomic.Pointer[map[crdt.NodeID]Way]
+	sealing *sealing
 	wake    chan struct{} // holds one: something was handed over
 	asks    chan func(*session)
 
@@ -72,7 +78,10 @@ func New(cfg Config) (*Network, error) {
 	if cfg.Tell == nil {
 		cfg.Tell = func(string, string) {}
 	}
-	n := &Network{cfg: cfg, wake: make(chan struct{}, 1), asks: make(chan func(*session)), guests: map[string]string{}}
+	if cfg.Wants == nil {
+		cfg.Wants = func([]crdt.NodeID) {}
+	}
+	n := &Network{cfg: cfg, sealing: &sealing{cfg: cfg}, wake: make(chan struct{}, 1), asks: make(chan func(*session)), guests: map[string]string{}}
 	n.down("starting", "")
 	return n, nil
 }

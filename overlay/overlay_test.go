@@ -49,6 +49,13 @@ func localOf(r Records) []underlay.Local {
 	return []underlay.Local{{Addr: a, Prefix: netip.PrefixFrom(a, 24).Masked(), Link: "eth0", MTU: 1500}}
 }
 
+// peersOf is with sealed links, of which none is in use unless there is no other.
+func peersOf(r Records) peers {
+	p := choosePeers(r, r.topology(), localOf(r), 0, true)
+	p.use(choices{}.kind)
+	return p
+}
+
 func TestWhoIsAGateway(t *testing.T) {
 	r := cluster(t, "s: a b c d; o: e")
 	for i, want := range []bool{true, true, false, false} {
@@ -72,7 +79,7 @@ func TestWhatFollowsFromRecords(t *testing.T) {
 		{ID: "nowhere", Address: netip.MustParseAddr("10.77.1.4")},
 	}
 	topo := r.topology()
-	p := choosePeers(topo, localOf(r), 0)
+	p := peersOf(r)
 	w := wantFlows(r, topo, p, decided{linkMTU: func(netip.Addr, int) int { return 1458 }, guests: map[string]uint16{"here": 1000}})
 	var got []string
 	for _, h := range w.Hosts {
@@ -90,16 +97,23 @@ func TestWhatFollowsFromRecords(t *testing.T) {
 	if len(w.Paths) != 2 || len(w.Paths[0].Via) != 0 || w.Paths[0].MTU != 1458 {
 		t.Errorf("before anything is measured frames go straight: %+v", w.Paths)
 	}
+	own := slices.Clone(w.Gateways[0].Addrs)
+	if far := sealedAddr(2); !slices.Equal(own, append(slices.Clone(r.Nodes[2].Underlay), far)) || w.Gateways[0].Dst == far {
+		t.Errorf("a gateway's tunnels come from %v and go to %v", own, w.Gateways[0].Dst)
+	}
 	r.Encrypt = true
-	if w := wantFlows(r, topo, p, decided{linkMTU: func(netip.Addr, int) int { return 0 }}); len(w.Paths) != 0 || !w.Gateways[0].Sealed {
-		t.Errorf("encrypted links only, and paths %+v", w.Paths)
+	w = wantFlows(r, topo, peersOf(r), decided{linkMTU: func(netip.Addr, int) int { return 1422 }})
+	for _, g := range w.Gateways {
+		if want := sealedAddr(g.Label); g.Dst != want || !slices.Equal(g.Addrs, []netip.Addr{want}) {
+			t.Errorf("encrypted links only, and tunnels of %v from %v, to %v", g.Label, g.Addrs, g.Dst)
+		}
 	}
 }
 
 func TestBroadcastsAvoidLinksThatDoNotWork(t *testing.T) {
 	r := cluster(t, "a: a#1; b: b#2 c#3; c: d#4")
 	topo := r.topology()
-	w := wantFlows(r, topo, choosePeers(topo, localOf(r), 0), decided{
+	w := wantFlows(r, topo, peersOf(r), decided{
 		linkMTU: func(netip.Addr, int) int { return 0 }, around: map[label.Label]label.Label{2: label.Site, 4: 3},
 	})
 	for _, g := range w.Gateways {
@@ -391,6 +405,25 @@ func TestPortNames(t *testing.T) {
 	}
 }
 
+// TestUnderTables wants what has addresses of sealed links to pass at the TAP and nowhere else, before anything else is looked
+// at, and of other tunnels only those of own addresses.
+func TestUnderTables(t *testing.T) {
+	var got []string
+	for _, f := range underTables([]underlay.Local{{Addr: netip.MustParseAddr("192.0.2.7")}, {Addr: netip.MustParseAddr("2001:db8::7")}}).Flows {
+		got = append(got, fmt.Sprintf("%d %s %s", f.Priority, f.Match, f.Actions))
+	}
+	want := []string{
+		"30 ip,in_port=1000,nw_proto=47 IN_PORT",
+		"20 ip,nw_proto=47,nw_src=240.118.0.0/16 drop", "20 ip,nw_proto=47,nw_dst=240.118.0.0/16 drop",
+		"10 ip,nw_proto=47,nw_src=192.0.2.7 IN_PORT", "10 ip,nw_proto=47,nw_dst=192.0.2.7 IN_PORT",
+		"10 ipv6,nw_proto=47,ipv6_src=2001:db8::7 IN_PORT", "10 ipv6,nw_proto=47,ipv6_dst=2001:db8::7 IN_PORT",
+		"1  drop",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 // BenchmarkThousandSites is what a round costs at a gateway among a thousand, without measuring and planning, which have
 // benchmarks of their own: to find that nothing has changed, and to make the tables anew when something has.
 func BenchmarkThousandSites(b *testing.B) {
@@ -409,9 +442,9 @@ func BenchmarkThousandSites(b *testing.B) {
 		}
 	}
 	r.Self = r.Nodes[0].ID
-	topo, local := r.topology(), localOf(r)
+	topo := r.topology()
 	want := func() flow.Want {
-		return wantFlows(r, topo, choosePeers(topo, local, 0), decided{table: table, linkMTU: func(netip.Addr, int) int { return 1458 }})
+		return wantFlows(r, topo, peersOf(r), decided{table: table, linkMTU: func(netip.Addr, int) int { return 1458 }})
 	}
 	before := want()
 	b.Run("unchanged", func(b *testing.B) {
@@ -453,7 +486,7 @@ func TestExplainWithoutANetwork(t *testing.T) {
 func TestTheSitesOwnLinksHaveAnMTU(t *testing.T) {
 	r := cluster(t, "kyoto: a b#1; osaka: c#2")
 	s := session{records: r, topology: r.topology(), local: localOf(r)}
-	s.peers = choosePeers(s.topology, s.local, 0)
+	s.peers = choosePeers(s.records, s.topology, s.local, 0, false)
 	if _, targets := s.targets(time.Unix(1000, 0)); len(targets) != 1 || targets[0].MTU != 1458 {
 		t.Errorf("%+v", targets)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"vcpeer/overlay/ovs"
+	"vcpeer/overlay/sealed"
 	"vcpeer/overlay/underlay"
 )
 
@@ -40,7 +41,10 @@ func Remove(ctx context.Context, cfg Config) (removed []string, err error) {
 	for _, b := range bridges {
 		removed = append(removed, "bridge "+b)
 		if strings.HasSuffix(b, "u") {
-			continue // only the other has a guard
+			continue // only the other has a guard, and the TAP its name
+		}
+		if err := sealed.RemoveTAP(tapPort(b)); err != nil {
+			return removed, err
 		}
 		if err := underlay.Unguard(ctx, b); err != nil && !errors.Is(err, underlay.ErrNoNFT) {
 			return removed, err

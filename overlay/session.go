@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"vcpeer/crdt"
 	"vcpeer/overlay/label"
 	"vcpeer/overlay/ovs"
 	"vcpeer/overlay/path"
@@ -30,20 +31,25 @@ type session struct {
 	listenedTo *[]Heard // that it was taken from
 	local      []underlay.Local
 	peers      peers
+	choices    choices
+	wants      []crdt.NodeID             // whom sealed links are wanted to, as last told
+	told       toldPeers                 // of the sealed links
+	over       map[netip.Addr]netip.Addr // where the datagrams of the sealed link with an address go
 
-	uplink  uplink
-	watch   watch
-	planner *path.Planner
-	input   path.Input // of the last plan
-	table   path.Table
-	replan  time.Time     // when time alone may change the table; zero: never
-	prober  *probe.Prober // nil: the bridge has no port for it yet
-	urgent  chan struct{} // holds one: a link came up or went down
-	large   *tooLarge
-	aimed   []probe.Target // what it was last given …
-	aimedAs probe.Self     // … and as whom
-	links   []measured
-	row     path.Row
+	uplink   uplink
+	watch    watch
+	planner  *path.Planner
+	input    path.Input // of the last plan
+	table    path.Table
+	replan   time.Time     // when time alone may change the table; zero: never
+	prober   *probe.Prober // nil: the bridge has no port for it yet
+	urgent   chan struct{} // holds one: a link came up or went down
+	large    *tooLarge
+	aimed    []probe.Target // what it was last given …
+	aimedAs  probe.Self     // … and as whom
+	measured []measured     // all links
+	links    []measured     // of them those in use
+	row      path.Row
 
 	said      saying // what was last published …
 	saidAt    time.Time
@@ -80,12 +86,12 @@ const tick = 300 * time.Millisecond
 
 func newSession(n *Network, sw *ovs.Switch, info ovs.Info) *session {
 	s := &session{
-		n: n, sw: sw, info: info, began: time.Now(), planner: path.New(path.Default()),
+		n: n, sw: sw, info: info, began: time.Now(), planner: path.New(path.Default()), choices: choices{},
 		watch:  watch{most: n.cfg.Protect, used: map[label.Label]time.Time{}, ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}},
 		guests: guestPorts{}, wasUp: map[probe.ID]bool{}, doubts: map[doubtful]time.Time{}, doubted: map[label.Label][]path.Link{},
 	}
 	s.urgent, s.large = make(chan struct{}, 1), newTooLarge()
-	s.applier = newApplier(n.cfg, sw, info)
+	s.applier = newApplier(n, sw, info)
 	return s
 }
 
@@ -212,7 +218,8 @@ func (s *session) look(now time.Time) bool {
 	if !s.topology.self.Address.IsValid() {
 		return false
 	}
-	s.peers = choosePeers(s.topology, s.local, s.uplink.current)
+	s.choosePeers()
+	s.sealPeers()
 	return true
 }
 
@@ -248,8 +255,13 @@ func (s *session) chooseUplink(links []measured) {
 		all = append(all, c)
 	}
 	if before := s.uplink.current; s.uplink.choose(all) != before {
-		s.peers = choosePeers(s.topology, s.local, s.uplink.current)
+		s.choosePeers()
 	}
+}
+
+func (s *session) choosePeers() {
+	s.peers = choosePeers(s.records, s.topology, s.local, s.uplink.current, s.n.cfg.Send != nil)
+	s.peers.use(s.choices.kind)
 }
 
 // say tells the other gateways of this one's links when there is news, and now and then, since what is old is forgotten.

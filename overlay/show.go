@@ -7,13 +7,14 @@ import (
 	"vcpeer/overlay/ovs"
 	"vcpeer/overlay/path"
 	"vcpeer/overlay/probe"
+	"vcpeer/overlay/sealed"
 )
 
 // show publishes what is known now. The words are made when somebody asks.
 func (s *session) show(links []measured) {
 	v := view{
 		records: s.records, topology: s.topology, table: s.table, links: links, done: s.done, info: s.info, mtu: s.mtu(),
-		uplink: s.uplink.current, guests: s.desired.guests, prober: s.prober,
+		uplink: s.uplink.current, guests: s.desired.guests, prober: s.prober, sealed: s.n.sealing.stats,
 		watched: map[label.Label]string{},
 	}
 	for l := range s.watch.ports {
@@ -36,6 +37,7 @@ type view struct {
 	uplink   label.Label
 	guests   []guestWant
 	prober   *probe.Prober // nil: there is none yet
+	sealed   func() map[label.Label]sealed.PeerStats
 }
 
 func (v view) status() Status {
@@ -60,8 +62,14 @@ func (v view) status() Status {
 	if !self.Label.Valid() {
 		st.Uplink = names[v.uplink].Name
 	}
+	stats := v.sealed()
 	for _, m := range v.links {
-		st.Links = append(st.Links, v.link(m))
+		l := v.link(m)
+		if m.kind == path.Sealed {
+			at := stats[m.node.Label]
+			l.To, l.Stream = at.Remote.Addr(), at.Via == "stream"
+		}
+		st.Links = append(st.Links, l)
 	}
 	for _, c := range v.table.Choices {
 		st.Paths = append(st.Paths, pathStatus(c, names))
@@ -75,7 +83,7 @@ func (v view) status() Status {
 func (v view) link(m measured) LinkStatus {
 	bfd, watched := v.watched[m.node.Label]
 	return LinkStatus{
-		Node: m.node.ID, Name: m.node.Name, Site: m.node.SiteName, Label: m.node.Label, Kind: path.GRE.String(), To: m.to,
+		Node: m.node.ID, Name: m.node.Name, Site: m.node.SiteName, Label: m.node.Label, Kind: m.kind.String(), To: m.to,
 		Up: m.up, Measured: m.known, RTT: m.rtt, Jitter: m.jitter, LossOut: m.lossOut, LossIn: m.lossIn, MTU: m.mtu, Since: m.since, Flaps: m.flaps,
 		Protected: watched && m.node.Site != v.topology.self.Site, BFD: bfd,
 	}

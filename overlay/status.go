@@ -45,7 +45,8 @@ type LinkStatus struct {
 	Site      string
 	Label     label.Label
 	Kind      string     // "GRE" or "sealed"
-	To        netip.Addr // the tunnel's other end; not valid: there is none
+	To        netip.Addr // where the tunnel's packets go; not valid: nowhere, or into a stream
+	Stream    bool       // sealed frames go over a stream, since there is no direct way by UDP
 	Up        bool
 	Measured  bool
 	RTT       time.Duration // the least of the last seconds

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -22,21 +23,24 @@ const (
 
 // peers are the addresses that tunnels go to, for one node.
 type peers struct {
-	far    map[label.Label]netip.Addr // gateways of other sites
+	clear  map[label.Label]netip.Addr // gateways of other sites, in clear text …
+	sealed map[label.Label]netip.Addr // … and by sealed links …
+	far    map[label.Label]netip.Addr // … of which this is in use
 	near   map[flow.Slot]netip.Addr   // nodes of the own site
 	uplink netip.Addr                 // the own gateway, for a node that is none
 }
 
-// choosePeers picks an address for each peer that can be reached from the given local ones.
-func choosePeers(t topology, local []underlay.Local, uplink label.Label) peers {
-	p := peers{far: map[label.Label]netip.Addr{}, near: map[flow.Slot]netip.Addr{}}
-	for _, s := range t.others {
-		for _, g := range s.gateways {
-			if a, ok := underlay.Choose(local, g.Underlay, false); ok {
-				p.far[g.Label] = a
-			}
+// choosePeers picks an address for each peer that can be reached from the given local ones. seal: there are sealed links.
+func choosePeers(r Records, t topology, local []underlay.Local, uplink label.Label, seal bool) peers {
+	p := peers{clear: map[label.Label]netip.Addr{}, sealed: map[label.Label]netip.Addr{}, near: map[flow.Slot]netip.Addr{}}
+	each(t, func(g Node) {
+		if a, ok := underlay.Choose(local, g.Underlay, false); ok && !r.Encrypt {
+			p.clear[g.Label] = a
 		}
-	}
+		if seal && t.self.Label.Valid() {
+			p.sealed[g.Label] = sealedAddr(g.Label)
+		}
+	})
 	for _, n := range t.own.nodes {
 		if n.ID == t.self.ID {
 			continue
@@ -52,10 +56,20 @@ func choosePeers(t topology, local []underlay.Local, uplink label.Label) peers {
 	return p
 }
 
-// all lists every address once, in order.
+// use takes the link of each gateway that was chosen, or the one that there is.
+func (p *peers) use(chosen func(label.Label) path.Kind) {
+	p.far = maps.Clone(p.clear)
+	for l, a := range p.sealed {
+		if _, clear := p.clear[l]; !clear || chosen(l) == path.Sealed {
+			p.far[l] = a
+		}
+	}
+}
+
+// all lists every address once, in order, without those of sealed links.
 func (p peers) all() []netip.Addr {
 	var out []netip.Addr
-	for _, a := range p.far {
+	for _, a := range p.clear {
 		out = append(out, a)
 	}
 	for _, a := range p.near {
@@ -100,14 +114,33 @@ func wantFlows(r Records, t topology, p peers, d decided) flow.Want {
 		for _, g := range s.gateways {
 			over, down := d.around[g.Label]
 			w.Gateways = append(w.Gateways, flow.Gateway{
-				Label: g.Label, Addrs: g.Underlay, Dst: p.far[g.Label], Site: s.key, Sealed: r.Encrypt, Offered: d.offered[g.Label],
+				Label: g.Label, Addrs: sources(r, p, g), Dst: p.far[g.Label], Clear6: p.clear6(g.Label), Site: s.key, Offered: d.offered[g.Label],
 				Down: down, Over: over,
 			})
 		}
 	}
 	w.Hosts = hosts(r, t, p, d)
-	w.Paths = paths(r, t, p, d)
+	w.Paths = paths(t, p, d)
 	return w
+}
+
+// sources are the addresses that tunnels of a gateway may come from, whichever of its links it uses.
+func sources(r Records, p peers, g Node) (out []netip.Addr) {
+	if !r.Encrypt {
+		out = append(out, g.Underlay...)
+	}
+	if a, ok := p.sealed[g.Label]; ok {
+		out = append(out, a)
+	}
+	return out
+}
+
+// clear6 is a gateway's address in clear text if it is one of IPv6.
+func (p peers) clear6(l label.Label) netip.Addr {
+	if a := p.clear[l]; a.Is6() {
+		return a
+	}
+	return netip.Addr{}
 }
 
 // hosts says where every machine of the network is.
@@ -168,8 +201,8 @@ func behind(t topology, table path.Table, n Node) label.Label {
 }
 
 // paths are the choices in the form of the tables. To a gateway for which nothing is chosen, since nothing is measured yet
-// or nothing answers, frames go straight, unless only encrypted links may be used.
-func paths(r Records, t topology, p peers, d decided) []flow.Path {
+// or nothing answers, frames go straight.
+func paths(t topology, p peers, d decided) []flow.Path {
 	if !t.self.Label.Valid() {
 		return nil
 	}
@@ -187,7 +220,7 @@ func paths(r Records, t topology, p peers, d decided) []flow.Path {
 				way.Backups = [][]label.Label{c.Backup.Via}
 			}
 			out = append(out, way)
-		case !r.Encrypt && p.far[g.Label].IsValid():
+		case p.far[g.Label].IsValid():
 			out = append(out, flow.Path{To: g.Label, MTU: straight})
 		}
 	})

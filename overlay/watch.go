@@ -174,6 +174,9 @@ func (w *watch) intervals(idle bool, now time.Time) map[label.Label]time.Duratio
 	return out
 }
 
+// renew forgets the state of a session that goes another way from now on.
+func (w *watch) renew(l label.Label) { delete(w.bfd, l) }
+
 // believed are the links whose port decides by itself whether the link is used: the session is up, or went down just now.
 func (w *watch) believed(now time.Time) map[label.Label]bool {
 	out := map[label.Label]bool{}

@@ -66,6 +66,18 @@ func Up(name string) error {
 	return nil
 }
 
+// Sole sets an interface up that has one IPv4 address and nothing else.
+func Sole(name string, a netip.Prefix) error {
+	link, err := find(name)
+	if err != nil {
+		return err
+	}
+	if err := Up(name); err != nil {
+		return err
+	}
+	return applyAddrs(link, []netip.Prefix{a})
+}
+
 // MTUOf returns the MTU of an interface, bytes.
 func MTUOf(name string) (int, error) {
 	link, err := find(name)

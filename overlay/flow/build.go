@@ -73,7 +73,7 @@ type builder struct {
 func Build(w Want) Tables {
 	b := &builder{Want: w, link: map[label.Label]netip.Addr{}}
 	for _, g := range w.Gateways {
-		if !g.Dst.IsValid() || !g.Label.Valid() || g.Sealed || slices.Contains(w.Self.Labels, g.Label) {
+		if !g.Dst.IsValid() || !g.Label.Valid() || slices.Contains(w.Self.Labels, g.Label) {
 			continue
 		}
 		if a, ok := b.link[g.Label]; !ok || g.Dst.Less(a) { // two claim the label, until one of them repairs it

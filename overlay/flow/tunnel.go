@@ -12,9 +12,7 @@ func (b *builder) sources() {
 	who := map[netip.Addr]uint32{}
 	for _, g := range b.Gateways {
 		for _, a := range g.Addrs {
-			if !g.Sealed {
-				who[a] |= fromFar
-			}
+			who[a] |= fromFar
 		}
 	}
 	for _, n := range b.Nodes {
@@ -109,8 +107,23 @@ func (b *builder) control() {
 	const toDst = "move:NXM_OF_ETH_DST[0..13]->NXM_NX_TUN_ID[0..13]"
 	probe(0x7a, "ff:ff", setKey(label.Key{Src: b.Self.Label}), toDst, "move:NXM_OF_ETH_SRC[0..31]->NXM_NX_TUN_IPV4_DST[]",
 		fmt.Sprintf("output:%d", b.Ports.GRE))
+	for l, a := range b.clear6() {
+		match := fmt.Sprintf("dl_type=%#x,dl_dst=02:7b:00:00:%02x:%02x", etherProbe, byte(l>>8), byte(l))
+		b.add(tableControl, 20, match, setKey(label.Key{Src: b.Self.Label, Dst: l}), tunnelTo(a), fmt.Sprintf("output:%d", b.Ports.GRE))
+	}
 	for budget := byte(0); budget <= label.MaxTransit; budget++ {
 		probe(0x76+budget, "00:00", setKey(label.Key{Budget: budget, Src: b.Self.Label}), toDst,
 			setReg(1, 0), "move:NXM_OF_ETH_SRC[0..13]->NXM_NX_REG1[0..13]", plain, resubmit(tableLink))
 	}
+}
+
+// clear6 is where probes over IPv6 go. Of two that claim one label the lower address counts, until one of them repairs it.
+func (b *builder) clear6() map[label.Label]netip.Addr {
+	out := map[label.Label]netip.Addr{}
+	for _, g := range b.Gateways {
+		if a, ok := out[g.Label]; g.Clear6.IsValid() && g.Label.Valid() && (!ok || g.Clear6.Less(a)) {
+			out[g.Label] = g.Clear6
+		}
+	}
+	return out
 }

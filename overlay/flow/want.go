@@ -52,8 +52,8 @@ type Gateway struct {
 	Label  label.Label
 	Addrs  []netip.Addr // where its tunnels may come from
 	Dst    netip.Addr   // where tunnels to it go; not valid: there is no tunnel to it
+	Clear6 netip.Addr   // where probes of its link over IPv6 go, which may be another than that in use; not valid: nowhere
 	Site   string       // any name of its site
-	Sealed bool         // reached over an encrypted link only
 	// Offered says that this node forwards to it for others. It stands for the links that this node tells others of, or they
 	// tell of it: of a thousand gateways those are some dozens, and a table of all would serve nobody.
 	Offered bool

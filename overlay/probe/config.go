@@ -7,8 +7,8 @@ import (
 
 // Config sets how often links are probed and when what is measured counts.
 type Config struct {
-	Fast, Near, Rest time.Duration // between probes of a class; each is shortened by up to a tenth at random
-	Suspect          time.Duration // between probes of a link of which one was missed, or that begins to answer again
+	Fast, Near, Spare, Rest time.Duration // between probes of a class; each is shortened by up to a tenth at random
+	Suspect                 time.Duration // between probes of a link of which one was missed, or that begins to answer again
 
 	Missed  int           // so many unanswered in a row, and a link is down
 	Answers int           // so many answers, and it is up again; for the first time one does
@@ -20,7 +20,7 @@ type Config struct {
 	StepAfter time.Duration
 
 	Verify     time.Duration // between probes of full size on a link
-	VerifyRest time.Duration // the same for links of class Rest
+	VerifyRest time.Duration // the same for links of classes Spare and Rest
 	SearchUp   time.Duration // a link that carries less than it could is tried again with more
 
 	Forget time.Duration // what is known of a target that is not wanted any more is kept for so long
@@ -32,7 +32,7 @@ type Config struct {
 // 0.15 till the third, and 0.25 without answer twice. What it costs: Cost.
 func Default() Config {
 	return Config{
-		Fast: 300 * time.Millisecond, Near: time.Second, Rest: time.Minute, Suspect: 150 * time.Millisecond,
+		Fast: 300 * time.Millisecond, Near: time.Second, Spare: 5 * time.Second, Rest: time.Minute, Suspect: 150 * time.Millisecond,
 		Missed: 3, Answers: 2, Timeout: 250 * time.Millisecond,
 		Window: time.Minute, ShortWindow: 10 * time.Second, StepAfter: 7 * time.Second,
 		Verify: 30 * time.Second, VerifyRest: 30 * time.Minute, SearchUp: 10 * time.Minute,
@@ -43,8 +43,8 @@ func Default() Config {
 // Validate names the first field that cannot work.
 func (c Config) Validate() error {
 	switch {
-	case c.Suspect < 20*time.Millisecond || c.Fast < c.Suspect || c.Near < c.Fast || c.Rest < c.Near:
-		return errors.New("probe: Suspect must be at least 20 ms, and Fast, Near and Rest each at least the one before")
+	case c.Suspect < 20*time.Millisecond || c.Fast < c.Suspect || c.Near < c.Fast || c.Spare < c.Near || c.Rest < c.Spare:
+		return errors.New("probe: Suspect must be at least 20 ms, and Fast, Near, Spare and Rest each at least the one before")
 	case c.Missed < 1 || c.Missed > 16 || c.Answers < 1 || c.Answers > 16:
 		return errors.New("probe: Missed and Answers must lie between 1 and 16")
 	case c.Timeout < time.Millisecond || c.Timeout > time.Minute:
@@ -62,11 +62,11 @@ func (c Config) Validate() error {
 }
 
 func (c *Config) interval(class Class) time.Duration {
-	return [classes]time.Duration{c.Fast, c.Near, c.Rest}[class]
+	return [classes]time.Duration{c.Fast, c.Near, c.Spare, c.Rest}[class]
 }
 
 func (c *Config) verify(class Class) time.Duration {
-	if class == Rest {
+	if class >= Spare {
 		return c.VerifyRest
 	}
 	return c.Verify

@@ -17,6 +17,7 @@ const etherBytes = 14
 //	                            eth_dst                    eth_src
 //	node of the own site        02:7f:00:00 slot           02:76:00:00 own slot
 //	gateway at an IPv4 address  02:7a:00:00 label          02:76 address
+//	gateway at an IPv6 address  02:7b:00:00 label          02:76:00:00 label
 //	gateway by its link's flow  02:76:00:00 label          02:76:00:00 label
 //	over 1 transit gateway      02:77:00:00 label          02:76:00:00 via 1
 //	over 2                      02:78 via 2 label          02:76:00:00 via 1
@@ -37,6 +38,9 @@ func header(b []byte, w way, addr netip.Addr, self Self) {
 		copy(b[8:], a[:])
 	default:
 		b[1] = 0x76 + w.n
+		if w.n == 0 && addr.Is6() {
+			b[1] = 0x7b
+		}
 		binary.BigEndian.PutUint16(b[10:], uint16(w.first()))
 		if w.n >= 2 {
 			binary.BigEndian.PutUint16(b[2:], uint16(w.via[w.n-1]))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"vcpeer/overlay/label"
+	"vcpeer/overlay/path"
 )
 
 // PingID tells pings apart.
@@ -15,7 +16,8 @@ type PingID uint32
 // Ping is a number of probes of one way, whose answers come as events.
 type Ping struct {
 	To       ID            // a target; a gateway's path may end at any gateway
-	Via      []label.Label // transit gateways in order; empty: the direct link
+	Via      []label.Label // transit gateways in order; empty: the direct link …
+	Kind     path.Kind     // … of this kind
 	Bytes    int           // of IP packets as large as the probes; 0: as small as they can be
 	Count    int           // 0: one
 	Interval time.Duration // 0: a second
@@ -39,7 +41,7 @@ func (c *Core) Ping(at time.Time, p Ping) (PingID, error) {
 	if len(c.pings) >= pingsMax {
 		return 0, ErrBusy
 	}
-	if t := c.ways[way{id: p.To}]; (t == nil || !t.wanted) && len(p.Via) == 0 {
+	if t := c.ways[way{id: p.To, kind: p.Kind}]; (t == nil || !t.wanted) && len(p.Via) == 0 {
 		return 0, ErrNoTarget
 	}
 	p.Via = slices.Clone(p.Via)
@@ -75,7 +77,7 @@ func (c *Core) pingOn(p *ping, now time.Duration) {
 		m := message{kind: request, oneShot: true, from: c.self.id(p.To.near), way: p.way, size: p.Bytes, session: c.session, seq: p.base + uint32(len(p.at))}
 		p.at = append(p.at, now)
 		p.sendAt = now + p.Interval
-		c.emit(&m, p.way, c.ways[way{id: p.To}])
+		c.emit(&m, p.way, c.ways[way{id: p.To, kind: p.Kind}])
 	}
 }
 
@@ -93,6 +95,9 @@ type ping struct {
 
 func (p Ping) start(id PingID, now time.Duration, base uint32) (*ping, error) {
 	w, ok := wayTo(p.To, p.Via)
+	if len(p.Via) == 0 {
+		w, ok = directTo(p.To, p.Kind)
+	}
 	if !ok {
 		return nil, fmt.Errorf("probe: ping %v via %v: no such path", p.To, p.Via)
 	}

@@ -1,6 +1,10 @@
 package probe
 
-import "time"
+import (
+	"time"
+
+	"vcpeer/overlay/path"
+)
 
 // Receive takes in the payload of a frame of EtherType that arrived at arrived, which is not after now. It does not keep
 // it. What is no message, for another, or from one that is no target, is only counted.
@@ -26,8 +30,8 @@ func (c *Core) Receive(at, arrived time.Time, payload []byte) Out {
 // asked answers a request: a gateway only if it is a target, a node of the own site always, since the flows let only
 // those through. from is the way of the request, seen from here.
 func (c *Core) asked(m *message, from way, now, came time.Duration) {
-	direct := c.ways[way{id: m.from}]
-	if !m.from.near && (direct == nil || !direct.wanted) {
+	direct := c.ways[way{id: m.from, kind: m.way.kind}]
+	if !m.from.near && !c.wants(from) {
 		c.refused++
 		return
 	}
@@ -53,6 +57,19 @@ func (c *Core) asked(m *message, from way, now, came time.Duration) {
 		}
 	}
 	c.emit(&r, back, direct)
+}
+
+// wants reports whether a gateway may ask by a way: directly by a link of a kind that it is a target by, over others if it
+// is one at all.
+func (c *Core) wants(from way) bool {
+	is := func(kind path.Kind) bool {
+		t := c.ways[way{id: from.id, kind: kind}]
+		return t != nil && t.wanted
+	}
+	if from.n == 0 {
+		return is(from.kind)
+	}
+	return is(path.GRE) || is(path.Sealed)
 }
 
 // answered takes in an answer by the way on which it was asked for.

@@ -10,6 +10,7 @@ import (
 // Link is what is known of the direct link to a target, or of one path to it.
 type Link struct {
 	ID       ID
+	Kind     path.Kind     // of a direct link
 	Via      []label.Label // transit gateways; nil: the direct link. Never written to
 	Class    Class
 	Up       bool
@@ -60,27 +61,10 @@ func (c *Core) Report(at time.Time) (r Report) {
 func (c *Core) link(t *track, now time.Duration) Link {
 	every := c.config.interval(t.class)
 	l := Link{
-		ID: t.way.id, Via: t.via, Class: t.class, Up: t.up, Measured: t.known, Since: c.wall(t.since), Flaps: t.flaps,
+		ID: t.way.id, Kind: t.way.kind, Via: t.via, Class: t.class, Up: t.up, Measured: t.known, Since: c.wall(t.since), Flaps: t.flaps,
 		RTT: t.rtt.least(now, &c.config, every), Recent: t.rtt.recent(now, &c.config, every),
 		Smooth: t.rtt.smooth, Sigma: t.rtt.sigma(), MTU: t.mtu.mtu, Samples: t.rtt.count,
 	}
 	l.LossOut, l.LossIn = t.loss(c.heard[t.way.back()], &c.config)
 	return l
-}
-
-// Row returns the links to gateways as the planner takes them. kind says how a link carries frames; nil: all by GRE.
-func (r Report) Row(from label.Label, kind func(label.Label) path.Kind) path.Row {
-	row := path.Row{From: from, Links: make([]path.Link, 0, len(r.Links))}
-	for _, l := range r.Links {
-		to, ok := l.ID.Label()
-		if !ok {
-			continue
-		}
-		p := path.Link{To: to, RTT: l.RTT, Loss: l.LossOut, MTU: l.MTU, Up: l.Up}
-		if kind != nil {
-			p.Kind = kind(to)
-		}
-		row.Links = append(row.Links, p)
-	}
-	return row
 }

@@ -5,6 +5,7 @@ import (
 
 	"vcpeer/overlay/flow"
 	"vcpeer/overlay/label"
+	"vcpeer/overlay/path"
 )
 
 // Class is how often something is probed.
@@ -12,13 +13,14 @@ type Class uint8
 
 // The classes, the most frequent first. Their intervals are in Config.
 const (
-	Fast Class = iota // links of a small cluster, and what is in use
-	Near              // a few neighbours of a large one
-	Rest              // all others
+	Fast  Class = iota // links of a small cluster, and what is in use
+	Near               // a few neighbours of a large one
+	Spare              // links of another kind beside those in use
+	Rest               // all others
 	classes
 )
 
-func (c Class) String() string { return [...]string{"fast", "near", "rest"}[c] }
+func (c Class) String() string { return [...]string{"fast", "near", "spare", "rest"}[c] }
 
 // Self is who this node is to others.
 type Self struct {
@@ -39,7 +41,8 @@ const MaxPaths = 8
 // Target is one that is probed, and answered when it asks.
 type Target struct {
 	ID    ID
-	Addr  netip.Addr // a gateway's underlay address: if IPv4, direct probes go there, else where the flows of its link lead
+	Kind  path.Kind  // of the direct link to a gateway. One that has links of both kinds is two targets
+	Addr  netip.Addr // of the link's other end: if IPv4, direct probes go there, if IPv6, where the flows have a gateway's
 	Class Class      // of the direct link
 	// MTU is the largest IP packet that the link could carry (the underlay's less what tunnels add), bytes: whether it does
 	// is found out. 0: is not.

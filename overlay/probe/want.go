@@ -14,7 +14,7 @@ func (c *Core) Set(at time.Time, self Self, targets []Target) {
 	spread := min(c.config.Rest, time.Duration(len(targets))*firstGap)
 	want := map[*track]bool{}
 	for _, g := range targets {
-		w, ok := wayTo(g.ID, nil)
+		w, ok := directTo(g.ID, g.Kind)
 		if t := c.ways[w]; !ok || g.Class >= classes || g.PathClass >= classes || !self.id(g.ID.near).Valid() || g.ID == self.id(g.ID.near) || t != nil && want[t] {
 			continue
 		}
@@ -76,7 +76,7 @@ func (c *Core) upTo(d time.Duration) time.Duration { return time.Duration(c.rng.
 
 // inOrder is the order of tracks.
 func inOrder(a, b *track) int {
-	return cmp.Or(a.way.id.Compare(b.way.id), cmp.Compare(a.way.n, b.way.n), slices.Compare(a.via, b.via))
+	return cmp.Or(a.way.id.Compare(b.way.id), cmp.Compare(a.way.n, b.way.n), cmp.Compare(a.way.kind, b.way.kind), slices.Compare(a.via, b.via))
 }
 
 // order sorts tracks and works out when each is due.

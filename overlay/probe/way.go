@@ -4,13 +4,15 @@ import (
 	"slices"
 
 	"vcpeer/overlay/label"
+	"vcpeer/overlay/path"
 )
 
-// way is how frames get to one target: directly, or over n transit gateways.
+// way is how frames get to one target: directly, by the link of one kind, or over n transit gateways.
 type way struct {
-	id  ID
-	n   uint8
-	via [label.MaxTransit]label.Label // those after n are zero
+	id   ID
+	kind path.Kind // of a direct way to a gateway; else GRE
+	n    uint8
+	via  [label.MaxTransit]label.Label // those after n are zero
 }
 
 // wayTo returns the way over via; false: no frame can go it, for a gateway is there twice or is none.
@@ -23,8 +25,17 @@ func wayTo(id ID, via []label.Label) (way, bool) {
 	return w, w.valid()
 }
 
+// directTo returns the way by the link of a kind; false: there can be none.
+func directTo(id ID, kind path.Kind) (way, bool) {
+	w := way{id: id, kind: kind}
+	return w, w.valid()
+}
+
 func (w way) valid() bool {
 	if !w.id.Valid() || w.n > label.MaxTransit || w.id.near && w.n > 0 {
+		return false
+	}
+	if w.kind != path.GRE && (w.kind != path.Sealed || w.id.near || w.n > 0) {
 		return false
 	}
 	for i, l := range w.via {

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"vcpeer/overlay/label"
+	"vcpeer/overlay/path"
 )
 
 // wireVersion is the first byte of a message; others are not read.
@@ -26,7 +27,8 @@ const (
 const (
 	flagNear    = 1 << 0 // from and to are slots
 	flagOneShot = 1 << 1 // stands for itself: is in no sequence, and says nothing about loss
-	flagsAll    = flagNear | flagOneShot
+	flagSealed  = 1 << 2 // goes by a sealed link
+	flagsAll    = flagNear | flagOneShot | flagSealed
 )
 
 // maxHold is the longest that one may say it held a request.
@@ -69,6 +71,9 @@ func (m *message) put(b []byte) {
 	if m.oneShot {
 		flags |= flagOneShot
 	}
+	if m.way.kind == path.Sealed {
+		flags |= flagSealed
+	}
 	b[0], b[1], b[2], b[3] = wireVersion, byte(m.kind), flags, m.way.n
 	binary.BigEndian.PutUint16(b[4:], m.from.num)
 	binary.BigEndian.PutUint16(b[6:], m.way.id.num)
@@ -99,6 +104,9 @@ func parse(b []byte) (m message, err error) {
 	m.kind, m.oneShot = kind(b[1]), flags&flagOneShot != 0
 	m.from = ID{near, binary.BigEndian.Uint16(b[4:])}
 	m.way = way{id: ID{near, binary.BigEndian.Uint16(b[6:])}, n: b[3]}
+	if flags&flagSealed != 0 {
+		m.way.kind = path.Sealed
+	}
 	m.size = int(binary.BigEndian.Uint16(b[8:]))
 	for i := range m.way.via {
 		m.way.via[i] = label.Label(binary.BigEndian.Uint16(b[10+2*i:]))

@@ -7,6 +7,7 @@ import (
 
 	"vcpeer/overlay/flow"
 	"vcpeer/overlay/label"
+	"vcpeer/overlay/path"
 )
 
 func TestHeader(t *testing.T) {
@@ -22,8 +23,8 @@ func TestHeader(t *testing.T) {
 	}{
 		{"node of the own site", Node(flow.Slot(0x0102)), nil, v4, "027f00000102 027600000a0b"},
 		{"gateway, IPv4", Gateway(0x1234), nil, v4, "027a00001234 0276c0000207"},
-		{"gateway, IPv6", Gateway(0x1234), nil, v6, "027600001234 027600001234"},
-		{"gateway, sealed", Gateway(0x1234), nil, netip.Addr{}, "027600001234 027600001234"},
+		{"gateway, IPv6", Gateway(0x1234), nil, v6, "027b00001234 027600001234"},
+		{"gateway by its link", Gateway(0x1234), nil, netip.Addr{}, "027600001234 027600001234"},
 		{"one transit", Gateway(0x1234), via(0x11), v4, "027700001234 027600000011"},
 		{"two", Gateway(0x1234), via(0x11, 0x22), v4, "027800221234 027600000011"},
 		{"three", Gateway(0x1234), via(0x11, 0x22, 0x33), v4, "027900331234 027600220011"},
@@ -75,7 +76,8 @@ func TestMessageThereAndBack(t *testing.T) {
 	one := sampleMessage()
 	one.oneShot, one.aux, one.ack = true, 0, ack{}
 	answer := message{kind: reply, from: Node(1), way: way{id: Node(2)}, size: messageBytes, session: 7, seq: 9, aux: 250, ack: ack{9, 1}}
-	for _, m := range []message{sampleMessage(), one, answer} {
+	over := message{kind: request, from: Gateway(1), way: way{id: Gateway(2), kind: path.Sealed}, size: messageBytes, session: 7}
+	for _, m := range []message{sampleMessage(), one, answer, over} {
 		b := make([]byte, m.size)
 		m.put(b)
 		if got, err := parse(append(b, 0, 0)); err != nil || got != m {
@@ -93,7 +95,7 @@ func TestMessagesRefused(t *testing.T) {
 		at   int
 		v    byte
 	}{
-		{"version", 0, 2}, {"kind", 1, 3}, {"flags", 2, 4}, {"too many transits", 3, 4}, {"transit not named", 3, 3},
+		{"version", 0, 2}, {"kind", 1, 3}, {"flags", 2, 8}, {"a sealed link over transits", 2, 4}, {"too many transits", 3, 4}, {"transit not named", 3, 3},
 		{"transit not counted", 3, 1}, {"from broadcast", 4, 0x7f}, {"to itself", 7, 1}, {"larger than it is", 8, 9},
 		{"smaller than a message", 9, 35}, {"transit is the end", 11, 2}, {"transit is the start", 11, 1},
 		{"acks of no session", 27, 0}, {"acks without the highest", 35, 2},

@@ -57,12 +57,12 @@ func unwrap(net netip.Prefix, b []byte) (to label.Label, key uint32, frame []byt
 // wrapping makes the headers for frames that come from one gateway.
 type wrapping [wrapBytes]byte
 
-// macOf is the Ethernet address that stands for the sealed link to a gateway.
-func macOf(l label.Label) [6]byte { return [6]byte{0x02, 0x73, 0, 0, byte(l >> 8), byte(l)} }
+// MACOf is the Ethernet address that stands for the sealed link to a gateway.
+func MACOf(l label.Label) [6]byte { return [6]byte{0x02, 0x73, 0, 0, byte(l >> 8), byte(l)} }
 
 func newWrapping(net netip.Prefix, tap net.HardwareAddr, from, self label.Label) (w wrapping) {
 	copy(w[:6], tap)
-	mac := macOf(from)
+	mac := MACOf(from)
 	copy(w[6:], mac[:])
 	binary.BigEndian.PutUint16(w[12:], 0x0800)
 	ip := w[ipAt:greAt]
@@ -97,7 +97,7 @@ func answerARP(net netip.Prefix, b []byte, out *[arpBytes]byte) bool {
 	if !ok || bytes.Equal(b[28:32], b[38:42]) {
 		return false
 	}
-	mac := macOf(l)
+	mac := MACOf(l)
 	copy(out[:6], b[6:12])
 	copy(out[6:], mac[:])
 	copy(out[12:], b[12:20])

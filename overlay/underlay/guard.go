@@ -26,7 +26,7 @@ func Guard(ctx context.Context, owner string, peers []netip.Addr) error {
 func script(owner string, peers []netip.Addr) string {
 	table := "vcpeer_" + owner
 	var b strings.Builder
-	fmt.Fprintf(&b, "table inet %[1]s\ndelete table inet %[1]s\n", table) // the first line makes the second succeed
+	b.WriteString(dropTable(table))
 	if len(peers) > 0 {
 		fmt.Fprintf(&b, "table inet %s {\n", table)
 		b.WriteString(set("peers4", "ipv4_addr", peers, netip.Addr.Is4))
@@ -53,7 +53,26 @@ func set(name, kind string, peers []netip.Addr, is func(netip.Addr) bool) string
 }
 
 // Unguard removes what Guard made.
-func Unguard(ctx context.Context, owner string) error { return Guard(ctx, owner, nil) }
+func Unguard(ctx context.Context, owner string) error {
+	return errors.Join(Guard(ctx, owner, nil), nft(ctx, dropTable(confined(owner))))
+}
+
+// Confine keeps addresses that exist on this machine only to one interface: nothing from them comes in by another, and
+// nothing to them leaves by one.
+func Confine(ctx context.Context, owner, link string, net netip.Prefix) error {
+	table := confined(owner)
+	return nft(ctx, dropTable(table)+fmt.Sprintf("table inet %s {\n"+
+		"chain in {\ntype filter hook prerouting priority -310; policy accept;\niifname != %q ip saddr %s drop\n}\n"+
+		"chain out {\ntype filter hook postrouting priority -310; policy accept;\noifname != %q ip daddr %s drop\n}\n}\n",
+		table, link, net, link, net))
+}
+
+func confined(owner string) string { return "vcpeer_" + owner + "_sealed" }
+
+// dropTable removes a table, if it is there: the first line makes the second succeed.
+func dropTable(name string) string {
+	return fmt.Sprintf("table inet %[1]s\ndelete table inet %[1]s\n", name)
+}
 
 // nft applies a script as one transaction.
 func nft(ctx context.Context, script string) error {
