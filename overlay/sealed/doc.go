@@ -20,8 +20,8 @@
 // # What it takes from others
 //
 // Keys come from secrets that the two ends of a connection share ([Session]), addresses from that connection. Who may be
-// a peer is decided elsewhere: what SetPeers does not name any more is forgotten at once. Where a peer has no session but
-// a stream, frames go over that.
+// a peer is decided elsewhere: with those that SetPeers does not name any more nothing is exchanged from then on. Where a
+// peer has no session but a stream, frames go over that.
 //
 // The format, the keys and the queues are described in DESIGN.md beside this file.
 package sealed

@@ -34,6 +34,8 @@ type Link struct {
 
 	speak atomic.Bool // some session has something to say to its other end
 
+	gone []*peer // that are none any more; owned by Run
+
 	waiting atomic.Int64 // bytes of memory in received
 
 	unknown, short, overrun, others atomic.Uint64
@@ -65,8 +67,9 @@ func New(cfg Config) (*Link, error) {
 	return l, nil
 }
 
-// SetPeers says who the peers are from now on, and this gateway's own label. Those of before that are not among them are
-// forgotten, their keys with them. The Link keeps the slices: they must not change. A peer is named once, with a label of
+// SetPeers says who the peers are from now on, and this gateway's own label. With those of before that are not among them
+// nothing is exchanged any more. A session that comes back goes on where it was, since its keys would seal two datagrams alike
+// if they began anew. The Link keeps the slices: they must not change. A peer is named once, with a label of
 // its own; of several the first counts.
 func (l *Link) SetPeers(self label.Label, peers []Peer) {
 	l.wanted.Store(&wanted{self, peers})
@@ -139,11 +142,26 @@ func (l *Link) apply(w *wanted, streams *sync.WaitGroup) {
 	for _, p := range old.all {
 		have[p.id] = p
 	}
+	back := func(id crdt.NodeID) *peer {
+		i := slices.IndexFunc(l.gone, func(p *peer) bool { return p.id == id })
+		if i < 0 {
+			return nil
+		}
+		p := l.gone[i]
+		l.gone = slices.Delete(l.gone, i, i+1)
+		l.mu.Lock()
+		p.queue.closed = false
+		l.mu.Unlock()
+		return p
+	}
 	for _, want := range w.peers {
 		if want.ID.IsZero() || want.ID == l.cfg.Self || next.byLabel[want.Label] != nil || slices.ContainsFunc(next.all, func(p *peer) bool { return p.id == want.ID }) {
 			continue
 		}
 		p := have[want.ID]
+		if p == nil {
+			p = back(want.ID)
+		}
 		if p == nil {
 			p = &peer{id: want.ID, since: now}
 			p.queue.owner = p
@@ -156,17 +174,23 @@ func (l *Link) apply(w *wanted, streams *sync.WaitGroup) {
 	}
 	l.roster.Store(next)
 	for _, gone := range have {
-		gone.sessions.Store(nil)
+		gone.update(l.cfg.Self, Peer{ID: gone.id, Label: gone.labelNow()}, now)
+		l.gone = append(l.gone, gone)
 		l.restream(gone, nil, streams)
 		l.mu.Lock()
 		l.sched.forget(&gone.queue)
 		gone.queue.closed = true
 		l.mu.Unlock()
 	}
+	l.gone = slices.Delete(l.gone, 0, max(0, len(l.gone)-maxGone))
 	l.speak.Store(true)
 	poke(l.send)
 	poke(l.reopen)
 }
+
+// maxGone is how many former peers are remembered: no fewer than there can be connections, so that none comes back with a
+// session of before and is not known.
+const maxGone = 2048
 
 // read is the reader: it sorts the frames of the TAP into the queues.
 func (l *Link) read(ctx context.Context) error {

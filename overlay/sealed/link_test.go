@@ -383,6 +383,39 @@ func TestSessionsChange(t *testing.T) {
 	})
 }
 
+// TestNoKeyBeginsAnew: a session that was dropped at one end, with its peer or alone, goes on where it was when it comes back:
+// no two datagrams have one nonce under one key, and the other end, which knew nothing of it, opens them.
+func TestNoKeyBeginsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 9, nil)
+		defer w.close()
+		seen := map[header]int{}
+		w.heard = func(to int, b []byte) {
+			if h, err := parseHeader(b); err == nil {
+				h.counter |= uint64(to) << 63
+				seen[h]++
+			}
+		}
+		w.meet(1)
+		time.Sleep(time.Second)
+		a := w.sides[0]
+		for i, drop := range []func(){func() { a.SetPeers(a.label, nil) }, func() { a.meet(2) }, func() { a.meet() }} {
+			drop()
+			time.Sleep(time.Second)
+			a.meet(1)
+			time.Sleep(time.Second)
+			if sent, arrived, _ := w.exchange(t, 20, 1000); sent != arrived {
+				t.Errorf("drop %d: %d of %d frames arrived", i, arrived, sent)
+			}
+		}
+		for h, n := range seen {
+			if n > 1 {
+				t.Fatalf("%d datagrams have the header %+v", n, h)
+			}
+		}
+	})
+}
+
 // TestMoved: the peer's NAT gives it another address, and the answers go there.
 func TestMoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

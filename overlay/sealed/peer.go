@@ -26,6 +26,8 @@ type peer struct {
 	sessions atomic.Pointer[[]*session] // the one to send on first
 	stream   atomic.Pointer[streamLink]
 
+	retired []*session // that are not used any more, and may come back; owned by Run
+
 	queue queue // guarded by Link.mu
 
 	sent, got counter
@@ -123,13 +125,19 @@ func (p *peer) update(self crdt.NodeID, want Peer, now time.Time) {
 	p.label.Store(uint32(want.Label))
 	var have, next []*session
 	if old := p.sessions.Load(); old != nil {
-		have = *old
+		have = slices.Clone(*old)
 	}
 	for _, w := range want.Sessions {
 		if len(w.Secret) != SecretBytes || len(next) == MaxSessions || slices.ContainsFunc(next, func(s *session) bool { return s.id == w.ID }) {
 			continue
 		}
 		i := slices.IndexFunc(have, func(s *session) bool { return s.id == w.ID })
+		if i < 0 {
+			if i = slices.IndexFunc(p.retired, func(s *session) bool { return s.id == w.ID }); i >= 0 {
+				have, p.retired = append(have, p.retired[i]), slices.Delete(p.retired, i, i+1)
+				i = len(have) - 1
+			}
+		}
 		if i >= 0 {
 			have[i].move(w)
 			next = append(next, have[i])
@@ -137,5 +145,14 @@ func (p *peer) update(self crdt.NodeID, want Peer, now time.Time) {
 			next = append(next, newSession(self, p, w, now))
 		}
 	}
+	for _, s := range have {
+		if !slices.Contains(next, s) {
+			p.retired = append(p.retired, s)
+		}
+	}
+	p.retired = slices.Delete(p.retired, 0, max(0, len(p.retired)-maxRetired))
 	p.sessions.Store(&next)
 }
+
+// maxRetired is how many sessions are remembered: twice as many as there can be connections with a peer.
+const maxRetired = 16
