@@ -13,6 +13,7 @@ import (
 type Explanation struct {
 	Dst    label.Label
 	Chosen Choice  // not existing: there is no path
+	Kinds  []Kind  // of its links, in order
 	Losers []Loser // other paths that were taken or would be if they were better or could be used, the best first
 }
 
@@ -32,7 +33,9 @@ func (p *Planner) Explain(dst label.Label, losers int, now time.Time) (Explanati
 	}
 	e := Explanation{Dst: dst}
 	d := p.dests[dst]
-	e.Chosen, _ = p.table().To(dst)
+	if e.Chosen, _ = p.table().To(dst); e.Chosen.Exists() {
+		e.Kinds = p.graph.kinds(p.self, v, d.route)
+	}
 
 	var found []Loser
 	open := p.graph.opened()
@@ -60,6 +63,28 @@ func (p *Planner) Explain(dst label.Label, losers int, now time.Time) (Explanati
 		}
 	}
 	return e, true
+}
+
+// kinds are those of the links of a route: sealed is what no end calls clear text.
+func (g *graph) kinds(self, dst int, r route) (out []Kind) {
+	at := self
+	for k := range r.len() + 1 {
+		next := dst
+		if k < r.len() {
+			next = g.slot(r.at(k))
+		}
+		a, b := g.halves[at*g.n+next], g.halves[next*g.n+at]
+		switch {
+		case !sealed(a, b):
+			out = append(out, GRE)
+		case a.stream() || b.stream():
+			out = append(out, Stream)
+		default:
+			out = append(out, Sealed)
+		}
+		at = next
+	}
+	return out
 }
 
 // whyWorse says why a path that can be used is not.

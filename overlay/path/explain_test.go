@@ -1,8 +1,12 @@
 package path
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	"vcpeer/overlay/label"
 )
 
 func TestExplain(t *testing.T) {
@@ -43,5 +47,27 @@ func TestExplain(t *testing.T) {
 	w := newWorld(t, Default(), 1).play(diamond)
 	if _, ok := w.p.Explain(1, 5, w.now); ok {
 		t.Error("explained the way to itself")
+	}
+}
+
+// TestStreamIsTheLastOfEquals: of a stream through a relay and the way over the relay's own gateway, which takes as long, the
+// latter is taken; the explanation names the kinds of links.
+func TestStreamIsTheLastOfEquals(t *testing.T) {
+	const ms = time.Millisecond
+	link := func(to label.Label, rtt time.Duration, k Kind) Link { return Link{To: to, RTT: rtt, Kind: k, Up: true} }
+	for _, tt := range []struct {
+		relayed time.Duration
+		want    string
+	}{{40 * ms, "g3>g2 40ms [GRE sealed]"}, {300 * ms, "g3>g2 40ms [GRE sealed]"}, {35 * ms, "g2 35ms [sealed stream]"}} {
+		p := New(Default())
+		p.Plan(Input{Self: 1, Gateways: []Gateway{{Label: 1, Site: "a"}, {Label: 2, Site: "b"}, {Label: 3, Site: "c"}}, Rows: []Row{
+			{From: 1, Links: []Link{link(2, tt.relayed, Stream), link(3, 20*ms, GRE)}},
+			{From: 2, Links: []Link{link(1, tt.relayed, Stream), link(3, 20*ms, Sealed)}},
+			{From: 3, Links: []Link{link(1, 20*ms, GRE), link(2, 20*ms, Sealed)}},
+		}}, time.Unix(1000, 0))
+		e, _ := p.Explain(2, 5, time.Unix(1000, 0))
+		if got := fmt.Sprint(e.Chosen.Path, " ", e.Kinds); got != tt.want {
+			t.Errorf("stream of %v: %s, want %s", tt.relayed, got, tt.want)
+		}
 	}
 }

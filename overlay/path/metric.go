@@ -17,6 +17,13 @@ const (
 	transitMax = 500
 )
 
+// What a link costs more that is a stream: through a relay it takes as long as the way over that relay's gateway by two links
+// that are none, which is the better one.
+const (
+	streamShare = 16
+	streamPrice = 10
+)
+
 // cost is a cost in units, shifted, above a sum of 12-bit ties. Ties belong to links, so that of paths that cost the same
 // both ends take one, yet not all pairs the one through the lowest label.
 type cost uint32
@@ -48,6 +55,7 @@ type half uint32
 const (
 	halfUp half = 1 << (20 + iota)
 	halfSealed
+	halfStream
 	halfKnown
 	halfNew    // the graph's mark: to be settled
 	halfUsable // the graph's, on the word of the lower slot: the link was usable when last settled
@@ -60,8 +68,11 @@ func halfOf(l *Link) half {
 	if l.Up {
 		h |= halfUp
 	}
-	if l.Kind == Sealed {
+	if l.Kind != GRE {
 		h |= halfSealed
+	}
+	if l.Kind == Stream {
+		h |= halfStream
 	}
 	return h
 }
@@ -69,6 +80,7 @@ func halfOf(l *Link) half {
 func (h half) known() bool  { return h&halfKnown != 0 }
 func (h half) down() bool   { return h&(halfKnown|halfUp) == halfKnown }
 func (h half) sealed() bool { return h&halfSealed != 0 }
+func (h half) stream() bool { return h&halfStream != 0 }
 func (h half) rtt() uint32  { return rttTicks(uint16(h)) } // in ticks; 0: not measured
 func (h half) loss() uint32 { return uint32(h>>16) & 15 }
 
@@ -118,6 +130,9 @@ func (p *prices) link(a, b half) uint32 {
 		arrives := (16 - la) * (16 - lb) // of 256
 		lost := 256 - arrives
 		u = u*256/arrives + p.loss*lost/256*lost/256
+	}
+	if a.stream() || b.stream() {
+		u += u/streamShare + streamPrice
 	}
 	return min(u, linkMax)
 }

@@ -34,14 +34,10 @@ type Kind uint8
 const (
 	GRE    Kind = iota // in clear text
 	Sealed             // encrypted
+	Stream             // encrypted, over a stream: what is lost or late holds up all that comes after it
 )
 
-func (k Kind) String() string {
-	if k == Sealed {
-		return "sealed"
-	}
-	return "GRE"
-}
+func (k Kind) String() string { return [...]string{"GRE", "sealed", "sealed stream"}[k] }
 
 // Link is what one gateway measured of its link to another.
 type Link struct {

@@ -22,14 +22,15 @@ const rowVersion = 1
 //
 //	uvarint  (To - previous To - 1) * 2, plus 1 if flags and MTU follow because they are others
 //	uint16   RTT, see rttCode
-//	[byte    flags: loss in sixteenths 0-3, up 4, sealed 5]
+//	[byte    flags: loss in sixteenths 0-3, up 4, sealed 5, over a stream 6]
 //	[uvarint MTU]
 //
 // which is 3 bytes for a usual link next to another, 4 in a row of few links.
 const (
 	flagUp     = 1 << 4
 	flagSealed = 1 << 5
-	flagsAll   = 1<<6 - 1
+	flagStream = 1 << 6
+	flagsAll   = 1<<7 - 1
 	mtuMax     = 1<<16 - 1
 )
 
@@ -48,10 +49,24 @@ func traitsOf(l *Link) traits {
 	if l.Up {
 		t.flags |= flagUp
 	}
-	if l.Kind == Sealed {
+	switch l.Kind {
+	case Sealed:
 		t.flags |= flagSealed
+	case Stream:
+		t.flags |= flagSealed | flagStream
 	}
 	return t
+}
+
+// kind undoes what traitsOf makes of a link's.
+func (t traits) kind() Kind {
+	switch t.flags & (flagSealed | flagStream) {
+	case flagSealed:
+		return Sealed
+	case flagSealed | flagStream:
+		return Stream
+	}
+	return GRE
 }
 
 // EncodeRow returns r as it travels, at most RowMax bytes, and how many links were left out for that: those with the
@@ -144,7 +159,7 @@ func DecodeRow(b []byte) (Row, error) {
 		}
 		r.Links = append(r.Links, Link{
 			To: label.Label(to), RTT: time.Duration(rttTicks(code)) * tick, Loss: float64(t.flags&15) / 16, MTU: t.mtu,
-			Kind: Kind(t.flags & flagSealed / flagSealed), Up: t.flags&flagUp != 0,
+			Kind: t.kind(), Up: t.flags&flagUp != 0,
 		})
 		prev = to
 	}
@@ -196,7 +211,7 @@ func (d *decoder) uvarint(limit uint64) uint64 {
 func (d *decoder) traits() (t traits) {
 	t.flags = d.byte()
 	t.mtu = int(d.uvarint(mtuMax))
-	if t.flags&^flagsAll != 0 {
+	if t.flags&^flagsAll != 0 || t.flags&(flagSealed|flagStream) == flagStream {
 		d.wrong = d.wrong || !d.short
 	}
 	return t

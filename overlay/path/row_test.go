@@ -25,7 +25,7 @@ func drawRow(t *rapid.T) Row {
 				To:  label.Label(l),
 				RTT: time.Duration(rapid.IntRange(0, int(rttMax)).Draw(t, "RTT")), Loss: rapid.Float64Range(0, 1).Draw(t, "loss"),
 				MTU:  rapid.SampledFrom([]int{0, 1280, 1458, 8958, 65535}).Draw(t, "MTU"),
-				Kind: Kind(rapid.IntRange(0, 1).Draw(t, "kind")), Up: rapid.Bool().Draw(t, "up"),
+				Kind: Kind(rapid.IntRange(0, 2).Draw(t, "kind")), Up: rapid.Bool().Draw(t, "up"),
 			})
 		}
 	}
