@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +24,7 @@ type applier struct {
 	cfg     Config
 	sw      *ovs.Switch
 	info    ovs.Info
-	sealing *sealing
+	sealing *sealing // nil: there are no sealed links
 
 	next    atomic.Pointer[desired]
 	wake    chan struct{} // holds one
@@ -105,9 +104,7 @@ func (a *applier) again() {
 }
 
 func (a *applier) run(ctx context.Context) {
-	var links sync.WaitGroup // which end with ctx
-	defer links.Wait()
-	a.reseal(ctx, &links)
+	a.reseal(ctx)
 	verified := time.Now()
 	for {
 		wait := applyAgain
@@ -131,7 +128,7 @@ func (a *applier) run(ctx context.Context) {
 			verified = time.Now()
 		}
 		began := time.Now()
-		a.report(a.round(ctx, *d, &links))
+		a.report(a.round(ctx, *d))
 		if a.rest(ctx, time.Since(began)) != nil {
 			return
 		}
@@ -170,7 +167,7 @@ func (a *applier) report(r applied) {
 }
 
 // round brings everything to d. Each step is done when what it depends on has changed, or when it failed the last time.
-func (a *applier) round(ctx context.Context, d desired, links *sync.WaitGroup) applied {
+func (a *applier) round(ctx context.Context, d desired) applied {
 	r := applied{written: a.last.written, inner: a.last.inner, failed: map[string]error{}}
 	step := func(part string, same bool, do func() error) bool {
 		if same && a.made[part] {
@@ -188,7 +185,7 @@ func (a *applier) round(ctx context.Context, d desired, links *sync.WaitGroup) a
 	a.have = d
 	sealing := d.seal.addr.IsValid() && a.name != ""
 	if sealing {
-		step("sealed links", a.sealing.link.Load() != nil, func() error { return a.seal(ctx, links) })
+		step("sealed links", a.sealing.tap.is(tapPort(a.name)), func() error { return a.seal(ctx) })
 	}
 	if !step("bridge", bridged, func() error { return a.ensure(ctx, d, &r) }) {
 		r.name = a.name
@@ -267,7 +264,7 @@ func (a *applier) ensure(ctx context.Context, d desired, r *applied) error {
 
 // withTAP adds the TAP of sealed links, if it is there, to the bridge that holds the interfaces tunnels go over.
 func (a *applier) withTAP(bridges []ovs.Bridge, name string) []ovs.Bridge {
-	if a.sealing.link.Load() == nil {
+	if a.sealing == nil || !a.sealing.tap.is(tapPort(name)) {
 		return bridges
 	}
 	for i := range bridges {

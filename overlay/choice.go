@@ -8,23 +8,26 @@ import (
 )
 
 // choices say for each gateway whether frames to it go over GRE or sealed. GRE is preferred as long as it is about as good:
-// it costs the least. Each end chooses for what it sends, and takes what comes by either.
+// it costs the least. Both ends take what comes by either, and what fails is left by each that sees it; else the end with the
+// higher label does as the other says that it does, so that what watches a link from end to end has one to watch.
 type choices map[label.Label]*choice
 
 type choice struct {
 	kind  path.Kind
-	left  int       // times that GRE was left for having failed …
-	since time.Time // … since when the link is of its kind
+	since time.Time // it is of this kind
+	left  int       // times that GRE was left, until it has been in use for long
 }
 
 const (
 	// A GRE link that never answered is given up after patience: where it works an answer comes at once.
 	patience = time.Second
-	// backAfter is how long a GRE link must have worked before it is taken again, doubled with every time that it failed, up
+	// backAfter is how long a GRE link must have worked before it is taken again, doubled with every time that it was left, up
 	// to backMost, and forgotten when it has been in use for backForget.
 	backAfter  = 2 * time.Second
 	backMost   = time.Minute
 	backForget = 5 * time.Minute
+	// lossWindow is how long a link must be up before its loss says something of it and not of the time before.
+	lossWindow = 35 * time.Second
 )
 
 // kind is what is in use to a gateway.
@@ -35,63 +38,78 @@ func (c choices) kind(l label.Label) path.Kind {
 	return path.GRE
 }
 
-// choose returns the link to use of the two that a gateway may have; nil: it has none of the kind.
-func (c choices) choose(l label.Label, gre, seal *measured, now time.Time) *measured {
+// both are the links that a gateway may have; nil: it has none of the kind.
+type both struct {
+	gre, seal *measured
+	led       bool      // the other end decides, and says …
+	word      path.Kind // … that it uses this
+}
+
+// choose returns the link to use; nil: there is none.
+func (c choices) choose(l label.Label, b both, now time.Time) *measured {
 	o := c[l]
 	if o == nil {
 		o = &choice{since: now}
 		c[l] = o
 	}
-	if gre == nil || seal == nil {
-		if gre != nil {
-			o.to(path.GRE, now)
-			return gre
-		}
-		o.to(path.Sealed, now)
-		return seal
-	}
-	switch o.kind {
-	case path.GRE:
-		switch {
-		case gre.up && !(seal.up && muchWorse(gre, seal)):
-			if now.Sub(o.since) > backForget {
-				o.left = 0
-			}
-		case seal.up && (gre.up || gre.ever || now.Sub(gre.since) > patience):
+	next := o.next(b, now)
+	switch {
+	case next != o.kind:
+		if next == path.Sealed && b.gre != nil {
 			o.left++
-			o.to(path.Sealed, now)
 		}
-	case path.Sealed:
-		back := min(backAfter<<min(max(o.left-1, 0), 10), backMost)
-		if gre.up && (!seal.up || now.Sub(gre.since) >= back && now.Sub(o.since) >= back && !notYet(gre, seal)) {
-			o.to(path.GRE, now)
-		}
+		o.kind, o.since = next, now
+	case next == path.GRE && now.Sub(o.since) > backForget:
+		o.left = 0
 	}
 	if o.kind == path.Sealed {
-		return seal
+		return b.seal
 	}
-	return gre
+	return b.gre
 }
 
-func (o *choice) to(k path.Kind, now time.Time) {
-	if o.kind != k {
-		o.kind, o.since = k, now
+// next is what is to be used from now on.
+func (o *choice) next(b both, now time.Time) path.Kind {
+	gre, seal := b.gre, b.seal
+	switch {
+	case gre == nil:
+		return path.Sealed
+	case seal == nil:
+		return path.GRE
+	case gre.up != seal.up && (gre.up || gre.ever || now.Sub(gre.since) > patience):
+		if gre.up {
+			return path.GRE
+		}
+		return path.Sealed
+	case !gre.up:
+		return o.kind // neither works, or it is early
+	case b.led:
+		return b.word
+	case o.kind == path.GRE && isWorse(gre, seal, seal.rtt/5+3*time.Millisecond, 0.1, now):
+		return path.Sealed
+	case o.kind == path.Sealed && (!o.back(gre, now) || isWorse(gre, seal, seal.rtt/10+time.Millisecond, 0.03, now)):
+		return path.Sealed
 	}
+	return path.GRE
 }
 
-// muchWorse reports whether a GRE link that works is to be left for a sealed one.
-func muchWorse(gre, seal *measured) bool {
-	return lossOf(gre)-lossOf(seal) > 0.1 || slower(gre.rtt, seal.rtt+seal.rtt/5+3*time.Millisecond)
+// back reports whether a GRE link has worked for long enough to be taken again.
+func (o *choice) back(gre *measured, now time.Time) bool {
+	rest := min(backAfter<<min(max(o.left-1, 0), 10), backMost)
+	return now.Sub(gre.since) >= rest && now.Sub(o.since) >= rest
 }
 
-// notYet reports whether it is too early to take it again.
-func notYet(gre, seal *measured) bool {
-	return lossOf(gre)-lossOf(seal) > 0.03 || slower(gre.rtt, seal.rtt+seal.rtt/10+time.Millisecond)
+// isWorse reports whether a GRE link that works takes longer than a sealed one by more than that, or loses more.
+func isWorse(gre, seal *measured, longer time.Duration, more float64, now time.Time) bool {
+	return gre.rtt > 0 && seal.rtt > 0 && gre.rtt > seal.rtt+longer || lossOf(gre, now)-lossOf(seal, now) > more
 }
 
-func lossOf(m *measured) float64 { return max(m.lossOut, m.lossIn) }
-
-func slower(a, b time.Duration) bool { return a > 0 && a > b }
+func lossOf(m *measured, now time.Time) float64 {
+	if now.Sub(m.since) < lossWindow {
+		return 0
+	}
+	return max(m.lossOut, m.lossIn)
+}
 
 // forget drops what is kept of gateways that are none any more.
 func (c choices) forget(gateways map[label.Label]bool) {

@@ -153,7 +153,7 @@ func (s *session) desire(d decided) desired {
 			out.tunnel[l] = a
 		}
 	}
-	if t.self.Label.Valid() && s.n.cfg.Send != nil {
+	if t.self.Label.Valid() && s.n.sealing != nil {
 		out.seal = sealWant{sealedAddr(t.self.Label), slices.Sorted(maps.Keys(s.peers.sealed))}
 	}
 	out.device = device.Config{MTU: s.mtu(), Addrs: s.addrs(t.self.Address), Paths: map[netip.Addr]int{}}

@@ -160,7 +160,7 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 			target := probe.Target{ID: probe.Gateway(g.Label), Kind: kind, Addr: a, Class: class[g.Label], MTU: s.linkMTU(a, g.UnderlayMTU)}
 			if a == s.peers.far[g.Label] {
 				target.Paths, target.PathClass = paths[g.Label], onPaths
-			} else {
+			} else if kind == path.Sealed { // GRE is taken again as soon as it works
 				target.Class = max(target.Class, probe.Spare)
 			}
 			out = append(out, target)
@@ -253,15 +253,13 @@ func (s *session) choose(all []measured, now time.Time) []measured {
 			out = append(out, all[i])
 			continue
 		}
-		both := [2]*measured{}
-		both[all[i].kind] = &all[i]
-		if i+1 < len(all) && all[i+1].id == all[i].id { // they are in order
+		b := s.linksOf(all[i:])
+		if b.gre != nil && b.seal != nil {
 			i++
-			both[all[i].kind] = &all[i]
 		}
 		l := all[i].node.Label
 		before := s.choices.kind(l)
-		out = append(out, *s.choices.choose(l, both[path.GRE], both[path.Sealed], now))
+		out = append(out, *s.choices.choose(l, b, now))
 		if s.choices.kind(l) != before {
 			s.watch.renew(l)
 		}
@@ -272,8 +270,39 @@ func (s *session) choose(all []measured, now time.Time) []measured {
 	return out
 }
 
+// linksOf are the links of the gateway that comes first of those that are measured, which are in order, and what it says.
+func (s *session) linksOf(all []measured) (b both) {
+	for i := range all[:min(len(all), 2)] {
+		switch m := &all[i]; {
+		case m.id != all[0].id:
+		case m.kind == path.Sealed:
+			b.seal = m
+		default:
+			b.gre = m
+		}
+	}
+	self := s.topology.self.Label
+	if all[0].node.Label > self {
+		return b
+	}
+	for _, l := range s.heard.heard[all[0].node.ID].row.Links {
+		if l.To == self && l.Up {
+			b.led, b.word = true, min(l.Kind, path.Sealed)
+		}
+	}
+	return b
+}
+
 // giveUp is when a link that has never answered is taken for down.
 const giveUp = 2 * time.Second
+
+// carried is how a link carries frames, as others are told.
+func (s *session) carried(m measured) path.Kind {
+	if _, direct := s.over[m.to]; m.kind == path.Sealed && !direct {
+		return path.Stream
+	}
+	return m.kind
+}
 
 // ownRow is what this gateway says of its links. A row that says nothing new is the same memory again, by which the
 // planner knows that.
@@ -281,7 +310,7 @@ func (s *session) ownRow(links []measured) path.Row {
 	row := path.Row{From: s.topology.self.Label}
 	for _, m := range links {
 		if m.told && m.known {
-			row.Links = append(row.Links, path.Link{To: m.node.Label, RTT: m.rtt, Loss: m.lossOut, MTU: m.mtu, Kind: m.kind, Up: m.up})
+			row.Links = append(row.Links, path.Link{To: m.node.Label, RTT: m.rtt, Loss: m.lossOut, MTU: m.mtu, Kind: s.carried(m), Up: m.up})
 		}
 	}
 	slices.SortFunc(row.Links, func(a, b path.Link) int { return int(a.To) - int(b.To) })

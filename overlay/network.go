@@ -45,7 +45,7 @@ type Network struct {
 	records atomic.Pointer[Records] // nil: not yet
 	heard   atomic.Pointer[[]Heard]
 	ways    atomic.Pointer[map[crdt.NodeID]Way]
-	sealing *sealing
+	sealing *sealing      // nil: there are no sealed links
 	wake    chan struct{} // holds one: something was handed over
 	asks    chan func(*session)
 
@@ -81,7 +81,13 @@ func New(cfg Config) (*Network, error) {
 	if cfg.Wants == nil {
 		cfg.Wants = func([]crdt.NodeID) {}
 	}
-	n := &Network{cfg: cfg, sealing: &sealing{cfg: cfg}, wake: make(chan struct{}, 1), asks: make(chan func(*session)), guests: map[string]string{}}
+	n := &Network{cfg: cfg, wake: make(chan struct{}, 1), asks: make(chan func(*session)), guests: map[string]string{}}
+	if cfg.Send != nil {
+		var err error
+		if n.sealing, err = newSealing(cfg); err != nil {
+			return nil, err
+		}
+	}
 	n.down("starting", "")
 	return n, nil
 }
@@ -131,6 +137,11 @@ const lookAgain = 5 * time.Second
 // Run takes part until ctx ends. What it made stays when it ends: traffic goes on, and the next Run takes it over. Without
 // Open vSwitch it waits for that to come.
 func (n *Network) Run(ctx context.Context) error {
+	if n.sealing != nil {
+		var link sync.WaitGroup
+		defer link.Wait()
+		link.Go(func() { _ = n.sealing.link.Run(ctx) }) // its TAP never fails: it ends with ctx
+	}
 	last := ""
 	for {
 		err := n.runOnce(ctx)

@@ -5,8 +5,6 @@ import (
 	"io"
 	"net/netip"
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"vcpeer/crdt"
 	"vcpeer/overlay/device"
@@ -33,66 +31,36 @@ func (n *Network) SetWays(ways map[crdt.NodeID]Way) {
 
 // Receive takes datagrams of sealed links. It never waits.
 func (n *Network) Receive(p sealed.Packets) {
-	if l := n.sealing.link.Load(); l != nil {
-		l.Receive(p)
+	if n.sealing != nil {
+		n.sealing.link.Receive(p)
 	} else if p.Owner != nil {
 		p.Owner.Release()
 	}
 }
 
-// sealing is this node's end of the sealed links: a TAP, and the link that carries its frames. The applier opens it, the
-// session says who the peers are, and datagrams come from anywhere.
+// sealing is this node's end of the sealed links: a TAP, and the link that carries its frames. The link lives as long as the
+// Network, since keys of a session that was used once must not be used from the beginning. The applier opens the TAP, the session
+// says who the peers are, and datagrams come from anywhere.
 type sealing struct {
-	cfg  Config
-	link atomic.Pointer[sealed.Link] // nil: there is no TAP
-
-	mu    sync.Mutex // guards who the peers are, for a link that comes later
-	self  label.Label
-	peers []sealed.Peer
+	tap  *tap
+	link *sealed.Link
 }
 
 // tapMTU has room for the wrapping of frames as large as any underlay takes.
 const tapMTU = controlMTU
 
-// setPeers says who the peers are from now on; see [sealed.Link.SetPeers].
-func (s *sealing) setPeers(self label.Label, peers []sealed.Peer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.self, s.peers = self, peers
-	if l := s.link.Load(); l != nil {
-		l.SetPeers(self, peers)
-	}
-}
-
-// open opens the TAP, or takes over the one that an earlier daemon left, and returns what carries its frames until ctx ends
-// or the TAP goes.
-func (s *sealing) open(name string) (run func(context.Context) error, err error) {
-	tap, err := sealed.OpenTAP(name, sealed.TAPOptions{MTU: tapMTU, Persist: true})
-	if err != nil {
-		return nil, err
-	}
-	l, err := sealed.New(sealed.Config{Self: s.cfg.Self, Device: tap, Send: s.cfg.Send, Log: s.cfg.Log})
-	if err != nil {
-		tap.Close()
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l.SetPeers(s.self, s.peers)
-	s.link.Store(l)
-	return func(ctx context.Context) error {
-		defer s.link.Store(nil)
-		return l.Run(ctx)
-	}, nil
+func newSealing(cfg Config) (*sealing, error) {
+	s := &sealing{tap: newTAP()}
+	var err error
+	s.link, err = sealed.New(sealed.Config{Self: cfg.Self, Device: s.tap, Send: cfg.Send, Log: cfg.Log})
+	return s, err
 }
 
 // stats are those of the peers, by label.
 func (s *sealing) stats() map[label.Label]sealed.PeerStats {
 	out := map[label.Label]sealed.PeerStats{}
-	if l := s.link.Load(); l != nil {
-		for _, p := range l.Stats().Peers {
-			out[p.Label] = p
-		}
+	for _, p := range s.link.Stats().Peers {
+		out[p.Label] = p
 	}
 	return out
 }
@@ -109,40 +77,34 @@ func sealedAddr(l label.Label) netip.Addr { return sealed.AddrOf(sealed.DefaultN
 // tapPort is the TAP of a bridge's sealed links.
 func tapPort(name string) string { return name + "s" }
 
-// seal has the TAP opened and its link run. Where the kernel forwards no bridge stands between the TAP and the interfaces:
-// rules of nftables keep what has the addresses of sealed links to the TAP, and without them there are no such links.
-func (a *applier) seal(ctx context.Context, links *sync.WaitGroup) error {
+// seal has the TAP opened. Where the kernel forwards no bridge stands between the TAP and the interfaces: rules of nftables
+// keep what has the addresses of sealed links to the TAP, and without them there are no such links.
+func (a *applier) seal(ctx context.Context) error {
 	if a.info.Datapath != inUserSpace {
 		if err := underlay.Confine(ctx, a.name, tapPort(a.name), sealed.DefaultNet); err != nil {
 			return err
 		}
 	}
-	if a.sealing.link.Load() != nil {
+	if a.sealing.tap.is(tapPort(a.name)) {
 		return nil
 	}
-	run, err := a.sealing.open(tapPort(a.name))
-	if err != nil {
+	if err := a.sealing.tap.open(tapPort(a.name)); err != nil {
 		return err
 	}
-	a.made["bridge"] = false // the TAP is to be a port
-	links.Go(func() {
-		if err := run(ctx); err != nil && ctx.Err() == nil {
-			a.cfg.Log.Warn("the sealed links have ended and are made anew", "err", err)
-		}
-		a.again()
-	})
+	a.made["bridge"], a.made["sealed address"] = false, false // it is to be a port
 	return nil
 }
 
 // reseal goes on with the TAP that an earlier daemon left, before anything else is known: nobody reads it meanwhile.
-func (a *applier) reseal(ctx context.Context, links *sync.WaitGroup) {
-	if a.cfg.Send == nil || a.name == "" {
+func (a *applier) reseal(ctx context.Context) {
+	if a.sealing == nil || a.name == "" {
 		return
 	}
+	a.sealing.tap.gone = a.again
 	if _, err := device.MTUOf(tapPort(a.name)); err != nil {
 		return // there is none
 	}
-	if err := a.seal(ctx, links); err != nil {
+	if err := a.seal(ctx); err != nil {
 		a.cfg.Log.Warn("the sealed links of before are not taken over", "err", err)
 	}
 }
@@ -167,7 +129,7 @@ type toldPeers struct {
 // that was evicted is none from this round on.
 func (s *session) sealPeers() {
 	next := toldPeers{s.lookedAt, s.n.ways.Load()}
-	if next == s.told || next.ways == nil {
+	if s.n.sealing == nil || next == s.told || next.ways == nil {
 		return
 	}
 	s.told = next
@@ -183,7 +145,7 @@ func (s *session) sealPeers() {
 			s.over[sealedAddr(g.Label)] = w.Sessions[0].Remote.Addr()
 		}
 	})
-	s.n.sealing.setPeers(s.topology.self.Label, peers)
+	s.n.sealing.link.SetPeers(s.topology.self.Label, peers)
 }
 
 // sealedOver is where the datagrams of a sealed link go, as far as their size depends on it.

@@ -260,7 +260,7 @@ func (s *session) chooseUplink(links []measured) {
 }
 
 func (s *session) choosePeers() {
-	s.peers = choosePeers(s.records, s.topology, s.local, s.uplink.current, s.n.cfg.Send != nil)
+	s.peers = choosePeers(s.records, s.topology, s.local, s.uplink.current, s.n.sealing != nil)
 	s.peers.use(s.choices.kind)
 }
 

@@ -14,7 +14,7 @@ import (
 func (s *session) show(links []measured) {
 	v := view{
 		records: s.records, topology: s.topology, table: s.table, links: links, done: s.done, info: s.info, mtu: s.mtu(),
-		uplink: s.uplink.current, guests: s.desired.guests, prober: s.prober, sealed: s.n.sealing.stats,
+		uplink: s.uplink.current, guests: s.desired.guests, prober: s.prober, sealing: s.n.sealing,
 		watched: map[label.Label]string{},
 	}
 	for l := range s.watch.ports {
@@ -37,7 +37,7 @@ type view struct {
 	uplink   label.Label
 	guests   []guestWant
 	prober   *probe.Prober // nil: there is none yet
-	sealed   func() map[label.Label]sealed.PeerStats
+	sealing  *sealing      // nil: there are no sealed links
 }
 
 func (v view) status() Status {
@@ -62,7 +62,10 @@ func (v view) status() Status {
 	if !self.Label.Valid() {
 		st.Uplink = names[v.uplink].Name
 	}
-	stats := v.sealed()
+	stats := map[label.Label]sealed.PeerStats{}
+	if v.sealing != nil {
+		stats = v.sealing.stats()
+	}
 	for _, m := range v.links {
 		l := v.link(m)
 		if m.kind == path.Sealed {

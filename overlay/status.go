@@ -33,7 +33,7 @@ type Status struct {
 
 // Fault is something that the last round could not do; the next tries again.
 type Fault struct {
-	Part string // "bridge", "flows", "interface", "neighbours", "guard"
+	Part string // "bridge", "flows", "interface", "neighbours", "guard", "sealed links"
 	Err  error
 }
 
