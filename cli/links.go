@@ -15,7 +15,11 @@ func newLinks(e *env) *cobra.Command {
 		Long: `Links shows what a node measures of the ways that it can send by: a gateway of its links to the gateways of other sites,
 any other node of those to the gateways of its own. RTT is the least of the last seconds, jitter its standard deviation;
 loss is told for both directions, since a link may lose on one of them alone. A link that is watched by BFD is left within
-a fraction of a second when it fails; the others within about one.`,
+a fraction of a second when it fails; the others within about one.
+
+KIND is GRE, or sealed: encrypted, by UDP through the same hole in a NAT as all else, and where there is no direct way by UDP as a
+stream, over TCP or through a relay. GRE is used as long as it passes and is about as good, unless the cluster is set
+to encrypt all traffic between sites.`,
 		Example: "  vcpeer links\n  vcpeer links --of osaka-1\n  vcpeer links --json | jq '.items[] | select(.lossOut > 0.01)'",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -40,7 +44,11 @@ func (e *env) printLinks(l *api.List[api.Link]) {
 		if k.Protected {
 			bfd = dash(k.BFD)
 		}
-		t.add(dash(k.Site), k.Node, k.Kind, state(st), rtt, jitter, percent(k.LossOut), percent(k.LossIn), number(k.MTU), e.when(k.Since), k.Flaps, bfd)
+		kind := k.Kind
+		if k.Stream {
+			kind += ", stream"
+		}
+		t.add(dash(k.Site), k.Node, kind, state(st), rtt, jitter, percent(k.LossOut), percent(k.LossIn), number(k.MTU), e.when(k.Since), k.Flaps, bfd)
 	}
 	e.table(t, fmt.Sprintf("%s has no links; vcpeer overlay tells whether it takes part", dash(l.SeenFrom.Node)))
 }

@@ -229,11 +229,11 @@ guests    1 here
 encrypt   off: site-to-site traffic over GRE is clear text
 fault     guard: nft: not found
 `, "", "overlay")
-	s.expect(2, "", "error: not asked: cut the network between sites until there are encrypted links\nhint: add --yes if that is what you want\n", "overlay", "encrypt", "on")
+	s.expect(2, "", "error: not asked: use encrypted links only between all sites\nhint: add --yes if that is what you want\n", "overlay", "encrypt", "on")
 	s.expect(2, "", "error: overlay encrypt \"maybe\": want on or off\n", "overlay", "encrypt", "maybe")
 	s.expect(2, "", "error: vcpeer overlay has no command \"encryp\"\nhint: did you mean vcpeer overlay encrypt?\n", "overlay", "encryp")
-	s.expect(0, "site-to-site traffic goes over GRE again, in clear text\n", "", "overlay", "encrypt", "off")
-	if code := s.run("overlay", "encrypt", "on", "--yes"); code != 0 || !strings.Contains(s.out.String(), "Records and jobs do") {
+	s.expect(0, "site-to-site traffic goes over GRE again where that passes, in clear text\n", "", "overlay", "encrypt", "off")
+	if code := s.run("overlay", "encrypt", "on", "--yes"); code != 0 || !strings.Contains(s.out.String(), "only encrypted links") {
 		t.Errorf("exit %d: %s%s", code, &s.out, &s.errs)
 	}
 	last := node.Asked()[len(node.Asked())-1]

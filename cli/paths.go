@@ -130,6 +130,9 @@ func (e *env) printWhyPath(w *api.PathWhy) {
 	say("%s", wayOf(w))
 	if p := w.Path; p != nil {
 		say("%s", saving(*p))
+		if len(w.Kinds) > 0 {
+			say("  By %s.", strings.Join(w.Kinds, ", then "))
+		}
 		if p.MTU > 0 {
 			say("  IP packets of up to %d bytes pass whole.", p.MTU)
 		} else {

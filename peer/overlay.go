@@ -10,6 +10,7 @@ import (
 	"vcpeer/crdt"
 	"vcpeer/overlay"
 	"vcpeer/overlay/label"
+	"vcpeer/overlay/sealed"
 	"vcpeer/peer/api"
 	"vcpeer/peer/config"
 )
@@ -21,10 +22,11 @@ const (
 	linksTTL  = 5 * time.Minute
 )
 
-// inOverlay tells the addresses of the network over all sites, which the fabric is below and must not run over.
+// inOverlay tells the addresses of the network over all sites, which the fabric is below and must not run over, and those that
+// sealed links have on this machine.
 func inOverlay(view *crdt.View, a netip.Addr) bool {
 	c := view.Cluster()
-	return c.Range.IsValid() && (c.Range.Contains(a) || c.Range6.Contains(a))
+	return sealed.DefaultNet.Contains(a) || c.Range.IsValid() && (c.Range.Contains(a) || c.Range6.Contains(a))
 }
 
 // startOverlay starts this node's part of the network over all sites. A machine that cannot take part has a node all the
@@ -33,11 +35,13 @@ func (d *Daemon) startOverlay(ctx context.Context, n *node) error {
 	if d.cfg.Overlay != config.OverlayOn {
 		return nil
 	}
+	sealer := newSealer(n)
 	network, err := overlay.New(overlay.Config{
 		Self: n.self, Protect: d.cfg.Protect, Underlay: underlayFilter(n.replica.View, d.cfg.Underlay), Log: n.log,
 		Publish: n.publishLinks,
 		Facts:   func(f overlay.Facts) { n.tasks.Go(func() { n.putFacts(ctx, f, d.cfg.Transit == config.TransitOff) }) },
 		Tell:    func(code, text string) { n.events.Add(code, text) },
+		Send:    n.fabric.SendPackets, Wants: sealer.want,
 	})
 	if err != nil {
 		return err
@@ -45,6 +49,7 @@ func (d *Daemon) startOverlay(ctx context.Context, n *node) error {
 	n.overlay = network
 	n.tasks.Go(func() { n.fail("network", network.Run(ctx)) })
 	n.tasks.Go(func() { n.followLinks(ctx) })
+	n.tasks.Go(func() { sealer.run(ctx) })
 	return nil
 }
 

@@ -114,7 +114,7 @@ func apiOverlay(view *crdt.View, st overlay.Status, seen api.Place, own crdt.Sit
 
 func apiLink(l overlay.LinkStatus) api.Link {
 	out := api.Link{
-		Node: l.Name, Site: l.Site, Kind: l.Kind, To: addrText(l.To), Up: l.Up, Measured: l.Measured, RTTMilli: milli(l.RTT), JitterMilli: milli(l.Jitter),
+		Node: l.Name, Site: l.Site, Kind: l.Kind, Stream: l.Stream, To: addrText(l.To), Up: l.Up, Measured: l.Measured, RTTMilli: milli(l.RTT), JitterMilli: milli(l.Jitter),
 		LossOut: l.LossOut, LossIn: l.LossIn, MTU: l.MTU, Since: l.Since, Flaps: l.Flaps, Protected: l.Protected, BFD: l.BFD,
 	}
 	if l.Label.Valid() {
@@ -165,6 +165,9 @@ func apiWhy(view *crdt.View, e path.Explanation, from crdt.Host, seen api.Place,
 		out.Path = &row
 		out.Way = append(append([]string{out.From}, p.Via...), out.To)
 	}
+	for _, k := range e.Kinds {
+		out.Kinds = append(out.Kinds, k.String())
+	}
 	for _, l := range e.Losers {
 		row := api.Loser{Via: namesOf(names, l.Via), RTTMilli: milli(l.RTT), MTU: l.MTU, Why: []string{}}
 		for _, w := range l.Why {
@@ -214,12 +217,8 @@ func checkOverlay(o api.Overlay, add adder) {
 	for _, f := range o.Faults {
 		add("OVERLAY_FAULT", levelWarn, "it is tried again; `vcpeer overlay` shows the whole", "network over all sites: %s: %s", f.Part, f.Message)
 	}
-	switch {
-	case o.ClearText:
-		add("OVERLAY_CLEAR_TEXT", levelNote, "`vcpeer overlay encrypt --help` tells what can be done", clearText)
-	case o.Encrypt && o.SitesOf > 0:
-		add("OVERLAY_ENCRYPT", levelNote, "vcpeer overlay encrypt off, if that is not wanted",
-			"only encrypted links are used between sites, and this version has none: programs do not reach other sites; records and jobs do")
+	if o.ClearText {
+		add("OVERLAY_CLEAR_TEXT", levelNote, "vcpeer overlay encrypt on", clearText)
 	}
 }
 

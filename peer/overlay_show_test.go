@@ -25,7 +25,7 @@ func TestOverlayInWords(t *testing.T) {
 		{api.Overlay{Up: true, Address: "a", MTU: 1, SitesOf: 2}, "on: a, MTU 1, reaches no other site: this site has no gateway", ""},
 		{api.Overlay{Up: true, Address: "a", MTU: 1, SitesOf: 2, Uplink: "k", LinksOf: 1}, "on: a, MTU 1, reaches no other site: the gateway k does not answer", ""},
 		{api.Overlay{Up: true, Address: "a", MTU: 1, SitesOf: 2, Uplink: "k", Links: 1, LinksOf: 1, Encrypt: true},
-			"on: a, MTU 1, other sites by way of k", "OVERLAY_ENCRYPT:note"},
+			"on: a, MTU 1, other sites by way of k", ""},
 		{api.Overlay{Up: true, Address: "a", MTU: 1, Faults: []api.OverlayFault{{Part: "guard", Message: "no nft"}}},
 			"on: a, MTU 1, no other site takes part", "OVERLAY_FAULT:warn"},
 	} {

@@ -44,7 +44,7 @@ type Overlay struct {
 
 // OverlayFault is something that could not be done; it is tried again.
 type OverlayFault struct {
-	Part    string `json:"part"` // "bridge", "flows", "interface", "neighbours", "guard"
+	Part    string `json:"part"` // "bridge", "flows", "interface", "neighbours", "guard", "sealed links"
 	Message string `json:"message"`
 }
 
@@ -54,7 +54,8 @@ type Link struct {
 	Site        string    `json:"site"`
 	Label       string    `json:"label,omitempty"`
 	Kind        string    `json:"kind"`         // "GRE" or "sealed"
-	To          string    `json:"to,omitempty"` // the tunnel's other end; empty: there is none
+	Stream      bool      `json:"stream,omitempty"` // sealed frames go over a stream, by TCP or through a relay: there is no direct way by UDP
+	To          string    `json:"to,omitempty"`     // where the tunnel's packets go; empty: nowhere, or into a stream
 	Up          bool      `json:"up"`
 	Measured    bool      `json:"measured"`
 	RTTMilli    float64   `json:"rttMillis,omitempty"` // 0: not measured
@@ -97,7 +98,8 @@ type PathWhy struct {
 	FromSite   string    `json:"fromSite"`
 	ToSite     string    `json:"toSite"`
 	Way        []string  `json:"way"`            // every node that frames pass, both ends included; empty: there is no way
-	Path       *Path     `json:"path,omitempty"` // between the gateways; nil: within one site, or there is none
+	Path       *Path     `json:"path,omitempty"`  // between the gateways; nil: within one site, or there is none
+	Kinds      []string  `json:"kinds,omitempty"` // of the links of the path: "GRE", "sealed", "sealed stream"
 	Losers     []Loser   `json:"losers"`
 	Computed   string    `json:"computed,omitempty"` // not empty: why this is not the word of the gateway that chooses
 }
