@@ -261,7 +261,7 @@ func (s *session) choose(all []measured, now time.Time) []measured {
 		before := s.choices.kind(l)
 		out = append(out, *s.choices.choose(l, b, now))
 		if s.choices.kind(l) != before {
-			s.watch.renew(l)
+			s.watch.renew(l, now)
 		}
 		gateways[l] = true
 	}

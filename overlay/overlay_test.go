@@ -321,6 +321,28 @@ func TestAlarmsForNothing(t *testing.T) {
 	}
 }
 
+// TestBFDOfAnotherLink: a session whose link became another is not believed until that can be made at both ends, also if it
+// says nothing new meanwhile; then it is, and when it fails as before.
+func TestBFDOfAnotherLink(t *testing.T) {
+	now := time.Unix(1000, 0)
+	w := watch{ports: map[label.Label]uint16{7: 100}, bfd: map[label.Label]bfdState{}}
+	w.heard(7, true, "up", now)
+	for i, s := range []struct {
+		do   func()
+		wait time.Duration
+		want bool
+	}{
+		{func() { w.renew(7, now) }, time.Second, false}, {func() {}, renewTime, true}, {func() { w.heard(7, false, "down", now) }, time.Second, true},
+		{func() { w.renew(7, now) }, time.Second, false}, {func() {}, renewTime, false}, {func() { w.heard(7, true, "up", now) }, 0, true},
+		{func() { w.renew(7, now) }, 0, false}, {func() { w.heard(7, false, "down", now) }, renewTime + time.Millisecond, false},
+	} {
+		s.do()
+		if now = now.Add(s.wait); w.believed(now)[7] != s.want {
+			t.Errorf("step %d: believed %v, want %v", i, !s.want, s.want)
+		}
+	}
+}
+
 func TestSayings(t *testing.T) {
 	s := saying{row: path.Row{From: 3, Links: []path.Link{{To: 5, RTT: 20 * time.Millisecond, MTU: 1458, Up: true}}}, watch: []label.Label{5, 9}}
 	got, err := decodeSaying(s.encode())

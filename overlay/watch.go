@@ -25,6 +25,7 @@ type bfdState struct {
 	once  bool // it has been up
 	since time.Time
 	text  string
+	anew  time.Time // it goes another way since shortly before: until then it says nothing of that
 
 	alarms  int       // for nothing, lately: at most maxAlarms
 	alarmed time.Time // when the last of them was, or was forgotten
@@ -147,12 +148,15 @@ func (w *watch) heard(l label.Label, up bool, text string, now time.Time) (chang
 	s := w.bfd[l]
 	changed = s.up != up || s.text != text
 	if s.up != up {
+		if now.After(s.anew) {
+			s.once = s.once || s.up
+		}
 		if up && s.once && now.Sub(s.since) < momentary {
 			s.alarms, s.alarmed = min(s.alarms+1, maxAlarms), now
 		}
 		s.since = now
 	}
-	s.up, s.once, s.text = up, s.once || up, text
+	s.up, s.once, s.text = up, s.once || up && now.After(s.anew), text
 	w.bfd[l] = s
 	return changed
 }
@@ -174,14 +178,22 @@ func (w *watch) intervals(idle bool, now time.Time) map[label.Label]time.Duratio
 	return out
 }
 
-// renew forgets the state of a session that goes another way from now on.
-func (w *watch) renew(l label.Label) { delete(w.bfd, l) }
+// renew takes note that a session goes another way from now on. What it says counts when both ends have made that so.
+func (w *watch) renew(l label.Label, now time.Time) {
+	if s, ok := w.bfd[l]; ok {
+		s.once, s.anew = false, now.Add(renewTime)
+		w.bfd[l] = s
+	}
+}
+
+// renewTime is how long a session is not believed that goes another way.
+const renewTime = 2 * time.Second
 
 // believed are the links whose port decides by itself whether the link is used: the session is up, or went down just now.
 func (w *watch) believed(now time.Time) map[label.Label]bool {
 	out := map[label.Label]bool{}
 	for l, s := range w.bfd {
-		if s.up || s.once && now.Sub(s.since) < bfdTrust {
+		if now.After(s.anew) && (s.up || s.once && now.Sub(s.since) < bfdTrust) {
 			out[l] = true
 		}
 	}
