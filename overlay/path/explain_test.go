@@ -58,7 +58,7 @@ func TestStreamIsTheLastOfEquals(t *testing.T) {
 	for _, tt := range []struct {
 		relayed time.Duration
 		want    string
-	}{{40 * ms, "g3>g2 40ms [GRE sealed]"}, {300 * ms, "g3>g2 40ms [GRE sealed]"}, {35 * ms, "g2 35ms [sealed stream]"}} {
+	}{{40 * ms, "g3>g2 40ms [GRE sealed]"}, {300 * ms, "g3>g2 40ms [GRE sealed]"}, {33 * ms, "g2 33ms [sealed stream]"}} {
 		p := New(Default())
 		p.Plan(Input{Self: 1, Gateways: []Gateway{{Label: 1, Site: "a"}, {Label: 2, Site: "b"}, {Label: 3, Site: "c"}}, Rows: []Row{
 			{From: 1, Links: []Link{link(2, tt.relayed, Stream), link(3, 20*ms, GRE)}},
