@@ -76,13 +76,14 @@ func (o *choice) next(b both, now time.Time) path.Kind {
 		return path.Sealed
 	case seal == nil:
 		return path.GRE
-	case gre.up != seal.up && (gre.up || gre.ever || now.Sub(gre.since) > patience):
-		if gre.up {
-			return path.GRE
-		}
+	case !gre.up && !seal.up:
+		return o.kind
+	case !gre.up && !gre.ever && now.Sub(gre.since) > patience, !gre.up && gre.ever && outlasts(seal, gre):
 		return path.Sealed
-	case !gre.up:
-		return o.kind // neither works, or it is early
+	case !seal.up && (o.kind == path.GRE || outlasts(gre, seal)):
+		return path.GRE
+	case !gre.up || !seal.up:
+		return o.kind // it is early to say that the other still works
 	case b.led:
 		return b.word
 	case o.kind == path.GRE && isWorse(gre, seal, seal.rtt/5+3*time.Millisecond, 0.1, now):
@@ -92,6 +93,10 @@ func (o *choice) next(b both, now time.Time) path.Kind {
 	}
 	return path.GRE
 }
+
+// outlasts reports that a link has answered to what was sent after another had fallen silent: that one was seldom probed, or
+// is judged a moment later, and both may have been cut at once.
+func outlasts(m, silent *measured) bool { return m.answered.After(silent.missing) }
 
 // back reports whether a GRE link has worked for long enough to be taken again.
 func (o *choice) back(gre *measured, now time.Time) bool {

@@ -25,6 +25,8 @@ func TestGREOrSealed(t *testing.T) {
 		{"GRE that loses", "10/10 10/10 10/10 10/10 10/10 10/10 10/10 10%/10 10%/10 10/10", "g g g g g g g s s g"},
 		{"what it lost while it was down is no loss", "10/10 x/10 10%/10 10%/10 10/10", "g s s g g"},
 		{"GRE that takes another way", "10/10 30/10 30/10 10/10 10/10", "g s s g g"},
+		{"both are cut, which shows of the sealed one later", "10/10 x/10~ x/x 10/10", "g g g g"},
+		{"both are cut, which shows of GRE later", "x/10 x/10 x/10 10/10~ 10~/x x/x", "g s s s s s"},
 		{"encrypted links only", "-/10 -/x -/10", "s s s"},
 		{"no sealed link", "10/- x/- 10/-", "g g g"},
 		{"nothing works at the start", "x/x x/x x/x", "g g g"},
@@ -71,6 +73,16 @@ func after(m *measured, word string, now time.Time) *measured {
 	if m != nil && up != next.up {
 		next.since = now
 	}
+	if m != nil {
+		next.answered, next.missing = m.answered, m.missing
+	}
+	switch {
+	case !up && (m == nil || m.up):
+		next.missing = now.Add(-time.Second)
+	case up && !strings.HasSuffix(word, "~"):
+		next.answered, next.missing = now, time.Time{}
+	}
+	word = strings.TrimSuffix(word, "~")
 	if next.up = up; up {
 		next.ever = true
 		if rest, lossy := strings.CutSuffix(word, "%"); lossy {

@@ -33,6 +33,8 @@ type measured struct {
 	mtu     int
 	since   time.Time
 	flaps   int
+
+	answered, missing time.Time // see probe.Link
 }
 
 // tellAll is up to how many gateways' links are told of, however seldom they are probed.
@@ -160,7 +162,7 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 			target := probe.Target{ID: probe.Gateway(g.Label), Kind: kind, Addr: a, Class: class[g.Label], MTU: s.linkMTU(a, g.UnderlayMTU)}
 			if a == s.peers.far[g.Label] {
 				target.Paths, target.PathClass = paths[g.Label], onPaths
-			} else if kind == path.Sealed { // GRE is taken again as soon as it works
+			} else if kind == path.Sealed && !s.missing(g.Label) { // and GRE is taken again as soon as it works
 				target.Class = max(target.Class, probe.Spare)
 			}
 			out = append(out, target)
@@ -205,6 +207,11 @@ func firstLinks(t path.Table) []label.Label {
 	})
 }
 
+// missing reports that the link in use to a gateway does not answer: it is to be known soon whether the other does.
+func (s *session) missing(l label.Label) bool {
+	return slices.ContainsFunc(s.links, func(m measured) bool { return m.node.Label == l && !m.missing.IsZero() })
+}
+
 // wantsSealed reports whether a sealed link is wanted to a gateway among so many: among thousands not to those that are seldom
 // probed, as long as there is another link to them that works.
 func (s *session) wantsSealed(l label.Label, class probe.Class, gateways int) bool {
@@ -230,7 +237,7 @@ func (s *session) measure(r probe.Report, now time.Time) []measured {
 		}
 		m := measured{
 			node: n, id: l.ID, kind: l.Kind, ever: l.Measured, known: l.Measured || now.Sub(l.Since) > giveUp, up: l.Up, rtt: l.RTT, jitter: l.Sigma, lossOut: l.LossOut, lossIn: l.LossIn,
-			mtu: l.MTU, since: l.Since, flaps: l.Flaps, told: len(nodes) <= tellAll || l.Class != probe.Rest,
+			mtu: l.MTU, since: l.Since, flaps: l.Flaps, answered: l.Answered, missing: l.Missing, told: len(nodes) <= tellAll || l.Class != probe.Rest,
 		}
 		if at, near := l.ID.Slot(); near {
 			m.to = s.peers.near[at]

@@ -18,6 +18,9 @@ type Link struct {
 	Since    time.Time
 	Flaps    int // times that it went down
 
+	// When the newest probe was sent that was answered, and when the first of those that were missed in a row; zero: none was.
+	Answered, Missing time.Time
+
 	RTT     time.Duration // without queues and noise; 0: not measured
 	Recent  time.Duration // the least of the last seconds: above RTT, there is a queue or a new route
 	Smooth  time.Duration // what a packet sees at present
@@ -64,6 +67,12 @@ func (c *Core) link(t *track, now time.Duration) Link {
 		ID: t.way.id, Kind: t.way.kind, Via: t.via, Class: t.class, Up: t.up, Measured: t.known, Since: c.wall(t.since), Flaps: t.flaps,
 		RTT: t.rtt.least(now, &c.config, every), Recent: t.rtt.recent(now, &c.config, every),
 		Smooth: t.rtt.smooth, Sigma: t.rtt.sigma(), MTU: t.mtu.mtu, Samples: t.rtt.count,
+	}
+	if t.lastSent >= 0 {
+		l.Answered = c.wall(t.lastSent)
+	}
+	if t.missed > 0 {
+		l.Missing = c.wall(t.missing)
 	}
 	l.LossOut, l.LossIn = t.loss(c.heard[t.way.back()], &c.config)
 	return l

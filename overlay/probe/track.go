@@ -42,8 +42,9 @@ type track struct {
 
 	known   bool // an answer ever came
 	up      bool
-	missed  int // in a row
-	replies int // in a row while down
+	missed  int           // in a row …
+	missing time.Duration // … since this one was sent
+	replies int           // in a row while down
 	since   time.Duration
 	flaps   int
 }
@@ -100,6 +101,7 @@ func (t *track) judge(now time.Duration, c *Config) bool {
 				return false
 			}
 			if t.missed++; t.missed == 1 {
+				t.missing = t.sent[t.judged%ring]
 				t.sendAt = min(t.sendAt, now)
 			}
 			t.replies = 0
