@@ -2,6 +2,7 @@ package fabric
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -121,6 +122,8 @@ func (p *puncher) ended(err error, now time.Time) {
 		*p = puncher{rescued: p.rescued, sought: p.sought}
 	case p.again:
 		p.anew()
+	case errors.Is(err, errHopeless):
+		p.mine, p.next = false, now.Add(punchRestMax) // or until something is learned
 	default:
 		p.mine = false
 		p.next = now.Add(min(punchRest<<min(p.fails, 8), punchRestMax))
@@ -211,6 +214,9 @@ func (f *Fabric) punch(l *link) error {
 		if err := readMessage(s, &theirs); err != nil {
 			return err
 		}
+		if hopeless(own, theirs) {
+			return errHopeless
+		}
 		rtt := time.Since(began)
 		if _, err := s.Write([]byte{byte(try)}); err != nil {
 			return err
@@ -229,6 +235,24 @@ func (f *Fabric) punch(l *link) error {
 		}
 	}
 	return err
+}
+
+// errHopeless says that trying would cost both sides packets and nothing else.
+var errHopeless = errors.New("both NATs show another port to each, and are not one")
+
+// hopeless reports whether nobody knows where the other will come from. Behind one NAT, which both are seen at, they may
+// still share a LAN.
+func hopeless(own, theirs punchMessage) bool {
+	return own.Rank == rankHard && theirs.Rank == rankHard && !slices.ContainsFunc(own.Addrs, func(s string) bool {
+		return slices.ContainsFunc(theirs.Addrs, func(o string) bool { return sameHost(s, o) })
+	})
+}
+
+// sameHost reports whether two multiaddrs have one IP address.
+func sameHost(a, b string) bool {
+	x, errX := ma.NewMultiaddr(a)
+	y, errY := ma.NewMultiaddr(b)
+	return errX == nil && errY == nil && len(x) > 0 && len(y) > 0 && x[0].Equal(&y[0])
 }
 
 // servePunch is the part of the other side.

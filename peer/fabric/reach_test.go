@@ -307,6 +307,26 @@ func FuzzReachMessages(f *testing.F) {
 	})
 }
 
+// Two symmetric NATs are not tried, unless they are one.
+func TestHopeless(t *testing.T) {
+	at := func(rank uint8, addrs ...string) punchMessage { return punchMessage{addrs, rank} }
+	own := at(rankHard, "/ip4/44.1.1.1/udp/1/quic-v1", "/ip4/192.168.1.5/udp/7475/quic-v1")
+	for _, tt := range []struct {
+		theirs punchMessage
+		want   bool
+	}{
+		{at(rankHard, "/ip4/44.2.2.2/udp/1/quic-v1", "/ip4/192.168.1.6/udp/7475/quic-v1"), true},
+		{at(rankHard, "/ip4/44.1.1.1/udp/9/quic-v1"), false},
+		{at(rankEasy, "/ip4/44.2.2.2/udp/1/quic-v1"), false},
+		{at(rankHard), true},
+		{at(rankHard, "nonsense", "", "/"), true},
+	} {
+		if got := hopeless(own, tt.theirs); got != tt.want {
+			t.Errorf("%v: %v", tt.theirs, got)
+		}
+	}
+}
+
 // What is new during an attempt that fails has the next be made at once; without news the pauses grow.
 func TestPunchAgain(t *testing.T) {
 	now := time.Now()
