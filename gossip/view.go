@@ -21,6 +21,7 @@ type view struct {
 
 	mu      sync.Mutex
 	members map[crdt.NodeID]Member
+	alive   []crdt.NodeID // without self, in order; nil: members have changed since. Never changed in place
 	watch   map[chan struct{}]struct{}
 	feeds   map[*feed]struct{}
 	closed  bool
@@ -84,6 +85,7 @@ func (v *view) put(id crdt.NodeID, state State, tags map[string]string, now time
 		}
 	}
 	v.members[id] = m
+	v.alive = nil
 	v.tell(Event{Time: now, Member: m, Was: old.State})
 }
 
@@ -95,6 +97,7 @@ func (v *view) drop(id crdt.NodeID, now time.Time) {
 		return
 	}
 	delete(v.members, id)
+	v.alive = nil
 	v.tell(Event{Time: now, Member: old, Was: old.State, Gone: true})
 }
 
@@ -121,6 +124,23 @@ func (v *view) list() []Member {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return slices.SortedFunc(maps.Values(v.members), func(a, b Member) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+}
+
+// others lists who is alive beside this node. It is asked some times a second by several, and changes seldom. The list is
+// shared.
+func (v *view) others() []crdt.NodeID {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.alive == nil {
+		v.alive = []crdt.NodeID{}
+		for id, m := range v.members {
+			if m.State == Alive && id != v.self {
+				v.alive = append(v.alive, id)
+			}
+		}
+		slices.SortFunc(v.alive, func(a, b crdt.NodeID) int { return bytes.Compare(a[:], b[:]) })
+	}
+	return v.alive
 }
 
 func (v *view) get(id crdt.NodeID) (Member, bool) {
@@ -152,15 +172,7 @@ func (m *Membership) Members() []Member { return m.view.list() }
 func (m *Membership) Member(id crdt.NodeID) (Member, bool) { return m.view.get(id) }
 
 // Alive returns the other members that are alive, in the order of their IDs.
-func (m *Membership) Alive() []crdt.NodeID {
-	var ids []crdt.NodeID
-	for _, mem := range m.view.list() {
-		if mem.State == Alive && mem.ID != m.self {
-			ids = append(ids, mem.ID)
-		}
-	}
-	return ids
-}
+func (m *Membership) Alive() []crdt.NodeID { return slices.Clone(m.view.others()) }
 
 // Watch returns a channel that says "something changed" once for any number of changes since it was last read. stop
 // ends it; it is closed then, and when the membership closes.

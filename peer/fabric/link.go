@@ -241,6 +241,9 @@ func (l *link) connected() bool {
 // relayed, QUIC before TCP, new before old. The caller holds the lock.
 func (l *link) byWorth() []*conn {
 	out := slices.Clone(l.conns)
+	if len(out) < 2 { // as most links have; this is asked for every member some times a second
+		return out
+	}
 	slices.Reverse(out)
 	slices.SortStableFunc(out, func(a, b *conn) int { return cmp.Compare(a.worth(), b.worth()) })
 	return out
