@@ -101,12 +101,19 @@ func launch(m *machine.Machine, name, path string, env []string, argv ...string)
 	return d, nil
 }
 
-// waitFor waits until ok; it fails early when the daemon ends.
+// waitFor waits until ok, asking ever less often, since that is work for a machine which is starting; it fails early when the
+// daemon ends.
 func (n *Node) waitFor(ctx context.Context, name string, ok func() bool) error {
 	d := n.daemons[name]
-	tick := time.NewTicker(10 * time.Millisecond)
+	const often, seldom = 10 * time.Millisecond, 200 * time.Millisecond
+	gap := often
+	tick := time.NewTicker(gap)
 	defer tick.Stop()
 	for !ok() {
+		if gap < seldom {
+			gap += gap / 4
+			tick.Reset(gap)
+		}
 		select {
 		case <-d.exited:
 			return fmt.Errorf("%s on %s ended: %s\n%s", name, n.Name, d.cmd.ProcessState, n.lastWords(name))
