@@ -107,7 +107,7 @@ func (n *node) startGossip(d *Daemon) (err error) {
 	n.spread, err = spread.Start(spread.Config{
 		Fabric: n.fabric, Store: listeningStore{n.replica, n.directory.touch}, Peers: n.members.Alive, Near: n.sameSite, Log: n.log,
 		Urgent: func(entry []byte) bool { return urgentKind(crdt.EphemeralKind(entry)) },
-		Linked: func(id crdt.NodeID) bool { _, ok := n.fabric.RTT(id); return ok },
+		Linked: n.fabric.Connected,
 	})
 	return err
 }

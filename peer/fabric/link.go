@@ -237,6 +237,12 @@ func (l *link) connected() bool {
 	return len(l.conns) > 0
 }
 
+// Connected reports whether there is any connection with id.
+func (f *Fabric) Connected(id crdt.NodeID) bool {
+	l := f.peek(id)
+	return l != nil && l.connected()
+}
+
 // byWorth lists the connections, that to use first: those that answer before those that do not (see life), direct before
 // relayed, QUIC before TCP, new before old. The caller holds the lock.
 func (l *link) byWorth() []*conn {
