@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -112,6 +113,20 @@ func igd(t *testing.T, control string) (at *url.URL, mapped func() []string) {
 		say(w, fmt.Sprintf(`<s:Fault><faultcode>s:Client</faultcode><faultstring>UPnPError</faultstring><detail><UPnPError xmlns="urn:schemas-upnp-org:control-1-0"><errorCode>%d</errorCode><errorDescription>no</errorDescription></UPnPError></detail></s:Fault>`, code))
 	}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/away.xml" {
+			http.Redirect(w, r, "/root.xml", http.StatusFound)
+			return
+		}
+		if r.URL.Path == "/endless.xml" {
+			fmt.Fprint(w, `<?xml version="1.0"?><root xmlns="urn:schemas-upnp-org:device-1-0"><device><friendlyName>`)
+			for range 1000 {
+				if _, err := w.Write(bytes.Repeat([]byte("x"), maxAnswerBytes)); err != nil {
+					return
+				}
+			}
+			t.Error("an endless description was read")
+			return
+		}
 		if r.URL.Path == "/root.xml" {
 			fmt.Fprintf(w, description, control)
 			return
@@ -176,6 +191,17 @@ func TestUPnPElsewhere(t *testing.T) {
 	at, calls := igd(t, "http://127.0.0.2:1/control")
 	if u, err := openUPnP(t.Context(), at, netip.MustParseAddr("127.0.0.1")); err == nil || len(calls()) > 0 {
 		t.Errorf("it would ask %v", u.service)
+	}
+}
+
+// TestUPnPBounds: a router cannot send its readers away, and not feed them for ever.
+func TestUPnPBounds(t *testing.T) {
+	at, _ := igd(t, "/control")
+	for _, path := range []string{"/away.xml", "/endless.xml"} {
+		at.Path = path
+		if _, err := openUPnP(t.Context(), at, netip.MustParseAddr("127.0.0.1")); err == nil {
+			t.Errorf("%s is taken", path)
+		}
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -23,6 +25,8 @@ const (
 	searchFor  = 2 * time.Second // routers answer within this
 	soapWithin = 3 * time.Second // one call
 	otherPorts = 4               // tried when the port outside is somebody else's
+
+	maxAnswerBytes = 256 << 10
 
 	upnpConflict  = 718 // the port outside is taken
 	upnpPermanent = 725 // only mappings without an end
@@ -98,13 +102,68 @@ func isAt(u *url.URL, host netip.Addr) bool {
 	return err == nil && a == host && u.Scheme == "http"
 }
 
-// openUPnP reads a router's description.
-func openUPnP(ctx context.Context, at *url.URL, gateway netip.Addr) (*upnp, error) {
-	root, err := goupnp.DeviceByURLCtx(ctx, at)
+// routerClient is for the router alone: it goes through no proxy and nowhere else that the router says, and reads so much of an
+// answer. goupnp's own does neither.
+func routerClient() *http.Client {
+	return &http.Client{
+		Timeout:       soapWithin,
+		Transport:     bounded{&http.Transport{DisableKeepAlives: true}},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// bounded cuts answers off.
+type bounded struct{ http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := b.RoundTripper.RoundTrip(r)
+	if err == nil {
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(resp.Body, maxAnswerBytes), resp.Body}
+	}
+	return resp, err
+}
+
+// describe reads a router's description.
+func describe(ctx context.Context, by *http.Client, at *url.URL) (*goupnp.RootDevice, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
 		return nil, err
 	}
-	service, err := serviceOf(root, at, gateway)
+	resp, err := by.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", at, resp.Status)
+	}
+	root := new(goupnp.RootDevice)
+	dec := xml.NewDecoder(resp.Body)
+	dec.DefaultSpace = goupnp.DeviceXMLNamespace
+	if err := dec.Decode(root); err != nil {
+		return nil, err
+	}
+	base := at
+	if root.URLBaseStr != "" {
+		if base, err = url.Parse(root.URLBaseStr); err != nil {
+			return nil, err
+		}
+	}
+	root.SetURLBase(base)
+	return root, nil
+}
+
+// openUPnP finds what maps ports in the description at a URL of the gateway's.
+func openUPnP(ctx context.Context, at *url.URL, gateway netip.Addr) (*upnp, error) {
+	by := routerClient()
+	root, err := describe(ctx, by, at)
+	if err != nil {
+		return nil, err
+	}
+	service, err := serviceOf(root, at, gateway, by)
 	if err != nil {
 		return nil, err
 	}
@@ -117,9 +176,9 @@ func openUPnP(ctx context.Context, at *url.URL, gateway netip.Addr) (*upnp, erro
 }
 
 // serviceOf picks what maps ports.
-func serviceOf(root *goupnp.RootDevice, at *url.URL, gateway netip.Addr) (wan, error) {
+func serviceOf(root *goupnp.RootDevice, at *url.URL, gateway netip.Addr, by *http.Client) (wan, error) {
 	use := func(c *goupnp.ServiceClient) bool {
-		c.SOAPClient.HTTPClient.Timeout = soapWithin
+		c.SOAPClient.HTTPClient = *by
 		return isAt(&c.SOAPClient.EndpointURL, gateway)
 	}
 	ip2, _ := internetgateway2.NewWANIPConnection2ClientsFromRootDevice(root, at)
