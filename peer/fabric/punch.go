@@ -59,8 +59,9 @@ const (
 	rankHard        // its NAT shows another to each, or it gets out by TCP only
 )
 
-func (f *Fabric) punchRank() uint8 {
-	r := f.Reach()
+func (f *Fabric) punchRank() uint8 { return f.Reach().rank() }
+
+func (r Reach) rank() uint8 {
 	switch {
 	case r.Open() == Yes:
 		return rankOpen
@@ -137,6 +138,17 @@ func (f *Fabric) punchAnew() {
 		if l := f.peek(id); l != nil {
 			l.mu.Lock()
 			l.punch.mine = true
+			l.punch.anew()
+			l.mu.Unlock()
+		}
+	}
+}
+
+// punchSoon has direct connections be tried at once by this side: it is easier to reach than it was.
+func (f *Fabric) punchSoon() {
+	for _, id := range f.peers() {
+		if l := f.peek(id); l != nil {
+			l.mu.Lock()
 			l.punch.anew()
 			l.mu.Unlock()
 		}

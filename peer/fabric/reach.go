@@ -540,6 +540,9 @@ func (r *reacher) publish() {
 		r.f.mapper.Want(r.f.mayMap() && next.V4.Natted())
 	}
 	r.f.relay.Accept(next.Open() != No)
+	if next.rank() < old.rank() || len(next.Addrs) > len(old.Addrs) {
+		r.f.punchSoon()
+	}
 	if !alike(old, next) {
 		r.watch.wake()
 	}
