@@ -135,15 +135,17 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 	var labels []label.Label
 	each(t, func(g Node) { labels = append(labels, g.Label) })
 	slices.Sort(labels)
+	idle := s.idle(now)
 	paths := map[label.Label][][]label.Label{}
-	for _, via := range s.detours() {
-		paths[via.to] = [][]label.Label{via.over}
+	if !idle { // else their links' own ends look after them
+		for _, via := range s.detours() {
+			paths[via.to] = [][]label.Label{via.over}
+		}
 	}
 	rtt := map[label.Label]time.Duration{}
 	for _, m := range s.links {
 		rtt[m.node.Label] = m.rtt
 	}
-	idle := s.idle(now)
 	classes := probe.Classify(self.Label, labels, func(l label.Label) time.Duration { return rtt[l] }, firstLinks(s.table))
 	class := map[label.Label]probe.Class{}
 	for i, l := range labels {
@@ -153,9 +155,6 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 		}
 	}
 	onPaths := probe.PathClass(len(paths))
-	if idle {
-		onPaths = probe.Near
-	}
 	var out []probe.Target
 	each(t, func(g Node) {
 		put := func(kind path.Kind, a netip.Addr) {
