@@ -126,6 +126,8 @@ func routerText(r api.NetRouter) string {
 		}
 	}
 	switch {
+	case r.Off:
+		return "not asked for a port: the setting port-mapping is off"
 	case r.Addr == "" && r.Refused != "":
 		return "none can be asked for a port: " + r.Refused
 	case r.Addr == "":

@@ -45,7 +45,7 @@ type Config struct {
 
 const (
 	lifetime   = 10 * time.Minute // how long a mapping outlives this process if that is killed
-	renewEvery = 2 * time.Minute  // a router that was restarted has forgotten all
+	renewEvery = time.Minute      // a router that was restarted has forgotten all
 	retryFirst = 30 * time.Second // when nothing was mapped; then longer
 	retryMost  = 15 * time.Minute
 	findWithin = 15 * time.Second
