@@ -178,6 +178,9 @@ func (b *bench) join(ctx context.Context, l *lab.Lab, members, new []*lab.Node) 
 	return nil
 }
 
+// askEvery is how often each of two machines asks the other. More often, twenty sites' questions alone fill a small machine.
+const askEvery = 100 * time.Millisecond
+
 // met returns when the last of all machines had an answer from a new one, and that from the last of them.
 func met(ctx context.Context, stations map[string]*station, at map[string]string, newcomer string) (time.Time, error) {
 	for _, s := range stations {
@@ -187,8 +190,8 @@ func met(ctx context.Context, stations map[string]*station, at map[string]string
 	defer stop()
 	for name, s := range stations {
 		if name != newcomer {
-			go s.stream(asking, isAsked, at[newcomer], 10*time.Millisecond)
-			go stations[newcomer].stream(asking, isAsked, at[name], 10*time.Millisecond)
+			go s.stream(asking, isAsked, at[newcomer], askEvery)
+			go stations[newcomer].stream(asking, isAsked, at[name], askEvery)
 		}
 	}
 	var last time.Time
