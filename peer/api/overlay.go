@@ -53,7 +53,7 @@ type Link struct {
 	Node        string    `json:"node"`
 	Site        string    `json:"site"`
 	Label       string    `json:"label,omitempty"`
-	Kind        string    `json:"kind"`         // "GRE" or "sealed"
+	Kind        string    `json:"kind"`             // "GRE" or "sealed"
 	Stream      bool      `json:"stream,omitempty"` // sealed frames go over a stream, by TCP or through a relay: there is no direct way by UDP
 	To          string    `json:"to,omitempty"`     // where the tunnel's packets go; empty: nowhere, or into a stream
 	Up          bool      `json:"up"`
@@ -97,7 +97,7 @@ type PathWhy struct {
 	To         string    `json:"to"`       // node, guest or site, as asked
 	FromSite   string    `json:"fromSite"`
 	ToSite     string    `json:"toSite"`
-	Way        []string  `json:"way"`            // every node that frames pass, both ends included; empty: there is no way
+	Way        []string  `json:"way"`             // every node that frames pass, both ends included; empty: there is no way
 	Path       *Path     `json:"path,omitempty"`  // between the gateways; nil: within one site, or there is none
 	Kinds      []string  `json:"kinds,omitempty"` // of the links of the path: "GRE", "sealed", "sealed stream"
 	Losers     []Loser   `json:"losers"`
