@@ -121,7 +121,8 @@ func (b *testbed) agrees(t *testing.T, from, to place) {
 	}
 }
 
-// switchedUnderTraffic changes the path ten times; a ping every two milliseconds comes back each time.
+// switchedUnderTraffic changes the path some twenty times; a ping every two milliseconds comes back each time. A switch in user
+// space on a busy machine drops one in some thousands by itself; a change that loses packets would do so nearly each time.
 func (b *testbed) switchedUnderTraffic(t *testing.T) {
 	a := b.nodes[place{0, 0}]
 	cmd := a.in("ping", "-n", "-q", "-i", "0.002", "-w", "8", b.w.slot(4, 1).Addr4(net4).String())
@@ -140,8 +141,14 @@ func (b *testbed) switchedUnderTraffic(t *testing.T) {
 	cmd.Wait()
 	lines := out.String()
 	t.Logf("%d switches: %s", switches, strings.TrimSpace(lines[strings.Index(lines, "---"):]))
-	if !strings.Contains(lines, " 0% packet loss") {
-		t.Errorf("a switch lost packets: %s", lines)
+	var sent, received int
+	if i := strings.Index(lines, "statistics ---\n"); i < 0 {
+		t.Fatalf("ping: %s", lines)
+	} else if _, err := fmt.Sscanf(lines[i+len("statistics ---\n"):], "%d packets transmitted, %d received", &sent, &received); err != nil {
+		t.Fatalf("ping: %v: %s", err, lines)
+	}
+	if lost := sent - received; sent < 1000 || lost > switches/5 {
+		t.Errorf("%d switches lost %d of %d packets", switches, lost, sent)
 	}
 }
 
