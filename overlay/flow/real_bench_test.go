@@ -31,7 +31,7 @@ func BenchmarkAgainstStatic(b *testing.B) {
 	defer func() { server.Process.Kill(); server.Wait() }()
 	to := two.want.Self.Slot
 	for _, x := range [][2]*realNode{{one, two}, {two, one}} { // neither asks
-		must(b, x[0].in("ip", "neigh", "replace", x[1].want.Self.Slot.Addr4(net4).String(), "lladdr", x[1].want.Self.Slot.MAC().String(), "dev", "vc0", "nud", "permanent"))
+		ovstest.Must(b, x[0].in("ip", "neigh", "replace", x[1].want.Self.Slot.Addr4(net4).String(), "lladdr", x[1].want.Self.Slot.MAC().String(), "dev", "vc0", "nud", "permanent"))
 	}
 	ovstest.Until(b, "iperf3", func() error {
 		return one.in("iperf3", "-c", to.Addr4(net4).String(), "-n", "1").Run()
@@ -93,7 +93,7 @@ func cpu(b *testing.B, nodes ...*realNode) (seconds float64) {
 
 // throughput is what comes through in three seconds, in bits per second, and how many bytes were sent in all.
 func throughput(b *testing.B, n *realNode, to string) (rate, sent float64) {
-	out := must(b, n.in("iperf3", "-c", to, "-t", "3", "-J"))
+	out := ovstest.Must(b, n.in("iperf3", "-c", to, "-t", "3", "-J"))
 	var r struct {
 		End struct {
 			Received struct {
@@ -109,7 +109,7 @@ func throughput(b *testing.B, n *realNode, to string) (rate, sent float64) {
 }
 
 func latency(b *testing.B, n *realNode, to string) (ms float64) {
-	out := must(b, n.in("ping", "-n", "-q", "-c", "300", "-i", "0.002", to))
+	out := ovstest.Must(b, n.in("ping", "-n", "-q", "-c", "300", "-i", "0.002", to))
 	_, line, _ := strings.Cut(out, "rtt min/avg/max/mdev = ")
 	if _, err := fmt.Sscanf(strings.Split(line, "/")[1], "%g", &ms); err != nil {
 		b.Fatal(err)

@@ -26,7 +26,7 @@ func TestRealSwitches(t *testing.T) {
 	a, far := b.nodes[place{0, 0}], b.nodes[place{4, 0}]
 	for _, n := range b.nodes { // the addresses' own questions are done and unanswered
 		ovstest.Until(t, "address of "+n.name, func() error {
-			if out := must(t, n.in("ip", "-6", "addr", "show", "dev", "vc0")); strings.Contains(out, "tentative") || strings.Contains(out, "dadfailed") {
+			if out := ovstest.Must(t, n.in("ip", "-6", "addr", "show", "dev", "vc0")); strings.Contains(out, "tentative") || strings.Contains(out, "dadfailed") {
 				return fmt.Errorf("%s", out)
 			}
 			return nil
@@ -68,7 +68,7 @@ func (b *testbed) send(t testing.TB, n *realNode, to label.Label, via []label.La
 func (b *testbed) everyPair(t *testing.T) {
 	var failed []string
 	for _, n := range b.nodes { // they ask for each other again
-		must(t, n.in("ip", "neigh", "flush", "dev", "vc0"))
+		ovstest.Must(t, n.in("ip", "neigh", "flush", "dev", "vc0"))
 	}
 	for _, src := range b.w.places() {
 		for _, dst := range b.w.places() {
@@ -182,14 +182,14 @@ func (b *testbed) guestTalks(t *testing.T) {
 	home := place{4, 1}
 	slot := Slot(0x0777)
 	n, machine := b.nodes[home], emptyNet(t)
-	must(t, n.in("ip", "link", "add", "g0", "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(machine.Process.Pid)))
-	must(t, n.in("ip", "link", "set", "g0", "up"))
+	ovstest.Must(t, n.in("ip", "link", "add", "g0", "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(machine.Process.Pid)))
+	ovstest.Must(t, n.in("ip", "link", "set", "g0", "up"))
 	n.Vsctl(t, "add-port", "vc0", "g0", "--", "set", "interface", "g0", "ofport_request=1000")
 	for _, argv := range []string{
 		"ethtool -K eth0 tx off", "ip link set eth0 address 52:54:00:12:34:56 mtu 1400", "ip link set eth0 up",
 		"ip addr add " + slot.Addr4(net4).String() + "/16 dev eth0", "ip addr add " + slot.Addr6(net6).String() + "/64 dev eth0",
 	} {
-		must(t, inside(machine.Process.Pid, strings.Fields(argv)...))
+		ovstest.Must(t, ovstest.Inside(machine.Process.Pid, strings.Fields(argv)...))
 	}
 	for _, p := range b.w.places() {
 		w := b.nodes[p].want
@@ -206,7 +206,7 @@ func (b *testbed) guestTalks(t *testing.T) {
 		b.nodes[p].program(t, w)
 	}
 	ovstest.Until(t, "the guest's address", func() error {
-		if out := must(t, inside(machine.Process.Pid, "ip", "-6", "addr", "show", "dev", "eth0")); strings.Contains(out, "tentative") || strings.Contains(out, "dadfailed") {
+		if out := ovstest.Must(t, ovstest.Inside(machine.Process.Pid, "ip", "-6", "addr", "show", "dev", "eth0")); strings.Contains(out, "tentative") || strings.Contains(out, "dadfailed") {
 			return fmt.Errorf("%s", out)
 		}
 		return nil
@@ -214,7 +214,7 @@ func (b *testbed) guestTalks(t *testing.T) {
 	for _, p := range b.w.places() {
 		s := b.w.slot(p.site, p.node)
 		for _, to := range []netip.Addr{s.Addr4(net4), s.Addr6(net6)} {
-			if out, err := inside(machine.Process.Pid, "ping", "-n", "-c1", "-W2", to.String()).CombinedOutput(); err != nil {
+			if out, err := ovstest.Inside(machine.Process.Pid, "ping", "-n", "-c1", "-W2", to.String()).CombinedOutput(); err != nil {
 				t.Errorf("guest to %v: %s", p, out)
 			}
 		}

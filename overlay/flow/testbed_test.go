@@ -38,20 +38,6 @@ type realNode struct {
 	addrs [2]netip.Addr
 }
 
-// inside runs a program in the network namespace of a process.
-func inside(pid int, argv ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(pid), "-n"}, argv...)...)
-}
-
-func must(t testing.TB, cmd *exec.Cmd) string {
-	t.Helper()
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, out)
-	}
-	return string(out)
-}
-
 // emptyNet starts a process in a network namespace of its own.
 func emptyNet(t testing.TB) *exec.Cmd {
 	t.Helper()
@@ -86,8 +72,8 @@ func newTestbed(t testing.TB, w world) *testbed {
 		n := &realNode{Switch: ovstest.Start(t), name: fmt.Sprintf("s%dn%d", p.site, p.node)}
 		if b.hub == nil { // Start has skipped where namespaces are not to be had
 			b.hub = emptyNet(t)
-			must(t, inside(b.hub.Process.Pid, "ip", "link", "add", "name", "hub", "type", "bridge", "mcast_snooping", "0"))
-			must(t, inside(b.hub.Process.Pid, "ip", "link", "set", "hub", "up"))
+			ovstest.Must(t, ovstest.Inside(b.hub.Process.Pid, "ip", "link", "add", "name", "hub", "type", "bridge", "mcast_snooping", "0"))
+			ovstest.Must(t, ovstest.Inside(b.hub.Process.Pid, "ip", "link", "set", "hub", "up"))
 		}
 		n.addrs = [2]netip.Addr{w.addr(p.site, p.node), addr6(w, p)}
 		n.want = w.want(p.site, p.node)
@@ -99,7 +85,7 @@ func newTestbed(t testing.TB, w world) *testbed {
 	}
 	macs := map[place]string{}
 	for p, n := range b.nodes {
-		macs[p] = strings.TrimSpace(must(t, n.in("cat", "/sys/class/net/u0/address")))
+		macs[p] = strings.TrimSpace(ovstest.Must(t, n.in("cat", "/sys/class/net/u0/address")))
 	}
 	for _, n := range b.nodes {
 		for p, mac := range macs {
@@ -120,23 +106,23 @@ func addr6(w world, p place) netip.Addr {
 // in runs a program at the node. /sys shows the namespace of who mounted it, so it is mounted anew.
 func (n *realNode) in(argv ...string) *exec.Cmd {
 	if argv[0] == "cat" {
-		return inside(n.Pid(ovstest.Vswitchd), "unshare", "-m", "sh", "-c", "mount -t sysfs sys /sys && "+strings.Join(argv, " "))
+		return ovstest.Inside(n.Pid(ovstest.Vswitchd), "unshare", "-m", "sh", "-c", "mount -t sysfs sys /sys && "+strings.Join(argv, " "))
 	}
-	return inside(n.Pid(ovstest.Vswitchd), argv...)
+	return ovstest.Inside(n.Pid(ovstest.Vswitchd), argv...)
 }
 
 // cable gives a node its place on the Ethernet and its two bridges.
 func (b *testbed) cable(t testing.TB, n *realNode, i int) {
 	t.Helper()
 	hub, port := b.hub.Process.Pid, fmt.Sprintf("p%d", i)
-	must(t, inside(hub, "ip", "link", "add", port, "type", "veth", "peer", "name", "u0", "netns", strconv.Itoa(n.Pid(ovstest.Vswitchd))))
-	must(t, inside(hub, "ip", "link", "set", port, "master", "hub", "up"))
+	ovstest.Must(t, ovstest.Inside(hub, "ip", "link", "add", port, "type", "veth", "peer", "name", "u0", "netns", strconv.Itoa(n.Pid(ovstest.Vswitchd))))
+	ovstest.Must(t, ovstest.Inside(hub, "ip", "link", "set", port, "master", "hub", "up"))
 	for _, argv := range []string{
 		"ip link set lo up", "ip link set u0 up", "ethtool -K u0 tx off",
 		"ip addr add " + n.addrs[0].String() + "/8 dev u0", "ip addr add " + n.addrs[1].String() + "/16 dev u0 nodad",
 		"nft add table inet guard", "nft add chain inet guard in { type filter hook prerouting priority -310 ; }", "nft add rule inet guard in meta l4proto 47 drop",
 	} {
-		must(t, n.in(strings.Fields(argv)...))
+		ovstest.Must(t, n.in(strings.Fields(argv)...))
 	}
 	n.Vsctl(t, "add-br", "vcu", "--", "set", "bridge", "vcu", "datapath_type=netdev", "fail_mode=secure", "--", "add-port", "vcu", "u0")
 	n.Ofctl(t, "add-flow", "vcu", "priority=10,ip,in_port=u0,nw_proto=47,actions=IN_PORT")
@@ -149,7 +135,7 @@ func (b *testbed) cable(t testing.TB, n *realNode, i int) {
 		"ip link set vc0 up mtu 1400", "ip link set vcc up mtu 1500", "ethtool -K vc0 tx off",
 		"ip addr add " + n.want.Self.Slot.Addr4(net4).String() + "/16 dev vc0", "ip addr add " + n.want.Self.Slot.Addr6(net6).String() + "/64 dev vc0",
 	} {
-		must(t, n.in(strings.Fields(argv)...))
+		ovstest.Must(t, n.in(strings.Fields(argv)...))
 	}
 }
 

@@ -90,11 +90,11 @@ func newBridges(t testing.TB) (nodes [2]*bridged, links [2]*node) {
 	for i, n := range nodes {
 		links[i].up(t)
 		other := nodes[1-i]
-		mac := strings.TrimSpace(must(t, inside(other.pid, "unshare", "-m", "sh", "-c", "mount -t sysfs sys /sys && cat /sys/class/net/u0/address")))
+		mac := strings.TrimSpace(ovstest.Must(t, ovstest.Inside(other.pid, "unshare", "-m", "sh", "-c", "mount -t sysfs sys /sys && cat /sys/class/net/u0/address")))
 		n.Appctl(t, "tnl/neigh/set", "vcu", n.addr(false, other.n).String(), mac)
 		// The machine itself asks for the other's sealed address, and gets an answer; see package underlay.
-		inside(n.pid, "ping", "-c1", "-W1", n.addr(true, other.n).String()).Run()
-		neigh := strings.Fields(must(t, inside(n.pid, "ip", "neigh", "show", n.addr(true, other.n).String())))
+		ovstest.Inside(n.pid, "ping", "-c1", "-W1", n.addr(true, other.n).String()).Run()
+		neigh := strings.Fields(ovstest.Must(t, ovstest.Inside(n.pid, "ip", "neigh", "show", n.addr(true, other.n).String())))
 		if len(neigh) < 5 {
 			t.Fatalf("nobody answered for the sealed address: %q", neigh)
 		}
@@ -109,7 +109,7 @@ func newBridges(t testing.TB) (nodes [2]*bridged, links [2]*node) {
 func TestBridge(t *testing.T) {
 	nodes, links := newBridges(t)
 	a, b := nodes[0], nodes[1]
-	until(t, "a ping over the bridges", func() error { return inside(a.pid, "ping", "-c1", "-W1", "10.77.0.2").Run() })
+	ovstest.Until(t, "a ping over the bridges", func() error { return ovstest.Inside(a.pid, "ping", "-c1", "-W1", "10.77.0.2").Run() })
 	sh(t, a.pid, "ping -c 5 -i 0.05 10.77.0.2", "ping -c 3 -i 0.05 -s 1362 -M do 10.77.0.2")
 	p := pair{a.pid, b.pid}
 	for _, sealed := range []bool{true, false, true} {
@@ -137,7 +137,7 @@ func TestNothingInTheClear(t *testing.T) {
 	nodes, _ := newBridges(t)
 	a := nodes[0]
 	forged := func() string {
-		return a.Appctl(t, "ofproto/trace", "vcu", "in_port=1,ip,nw_proto=47,dl_dst="+strings.TrimSpace(must(t, inside(a.pid, "unshare", "-m", "sh", "-c", "mount -t sysfs sys /sys && cat /sys/class/net/u0/address")))+
+		return a.Appctl(t, "ofproto/trace", "vcu", "in_port=1,ip,nw_proto=47,dl_dst="+strings.TrimSpace(ovstest.Must(t, ovstest.Inside(a.pid, "unshare", "-m", "sh", "-c", "mount -t sysfs sys /sys && cat /sys/class/net/u0/address")))+
 			",nw_src=240.118.0.2,nw_dst=192.0.2.1")
 	}
 	leaves := func() string {
@@ -152,7 +152,7 @@ func TestNothingInTheClear(t *testing.T) {
 	}
 	sh(t, a.pid, "ip addr flush dev sealed", "ip route add default via 192.0.2.2")
 	a.Appctl(t, "tnl/neigh/set", "vcu", a.addr(true, 2).String(), "02:00:00:00:00:01")
-	until(t, "the route is gone", func() error {
+	ovstest.Until(t, "the route is gone", func() error {
 		if got := a.Appctl(t, "ovs/route/lookup", "240.118.0.2"); strings.Contains(got, "sealed") {
 			return fmt.Errorf("%s", got)
 		}
@@ -172,7 +172,7 @@ func TestNothingInTheClear(t *testing.T) {
 func BenchmarkBridge(b *testing.B) {
 	nodes, links := newBridges(b)
 	p := pair{nodes[0].pid, nodes[1].pid}
-	until(b, "a ping over the bridges", func() error { return inside(p[0], "ping", "-c1", "-W1", "10.77.0.2").Run() })
+	ovstest.Until(b, "a ping over the bridges", func() error { return ovstest.Inside(p[0], "ping", "-c1", "-W1", "10.77.0.2").Run() })
 	all := map[bool][]result{}
 	for range *rounds {
 		for _, sealed := range []bool{true, false} {
@@ -183,7 +183,7 @@ func BenchmarkBridge(b *testing.B) {
 			for i, n := range nodes {
 				before[i] = [2]float64{seconds(b, n.pid), seconds(b, links[i].cmd.Process.Pid)}
 			}
-			ping := must(b, inside(p[0], "ping", "-c", "20", "-i", "0.01", "-q", "10.77.0.2"))
+			ping := ovstest.Must(b, ovstest.Inside(p[0], "ping", "-c", "20", "-i", "0.01", "-q", "10.77.0.2"))
 			r := result{iperf: p.runIperf(b, "10.77.0.2", "-t", *runTime), ping: strings.Split(ping[strings.LastIndex(ping, "= ")+2:], " ")[0]}
 			for i, n := range nodes { // tx and rx stand for switches and links here
 				r.tx += (seconds(b, n.pid) - before[i][0]) / (r.bytes / 1e9)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"vcpeer/overlay/ovs/ovstest"
 )
 
 var (
@@ -97,8 +99,8 @@ type result struct {
 func (p pair) measure(b *testing.B, tu tunnel) result {
 	b.Helper()
 	pids := tu.start(b, p)
-	until(b, tu.name+": a ping", func() error { return inside(p[0], "ping", "-c1", "-W1", "10.99.0.2").Run() })
-	ping := must(b, inside(p[0], "ping", "-c", "20", "-i", "0.01", "-q", "10.99.0.2"))
+	ovstest.Until(b, tu.name+": a ping", func() error { return ovstest.Inside(p[0], "ping", "-c1", "-W1", "10.99.0.2").Run() })
+	ping := ovstest.Must(b, ovstest.Inside(p[0], "ping", "-c", "20", "-i", "0.01", "-q", "10.99.0.2"))
 	ping = strings.Split(ping[strings.LastIndex(ping, "= ")+2:], " ")[0]
 	var before [2]float64
 	for i, pid := range pids {
@@ -123,7 +125,7 @@ func (p pair) measure(b *testing.B, tu tunnel) result {
 	}
 	for _, pid := range p {
 		for _, dev := range []string{"sealed", "wg0", "neb0", "tinc0"} {
-			inside(pid, "ip", "link", "del", dev).Run() // it may not be there
+			ovstest.Inside(pid, "ip", "link", "del", dev).Run() // it may not be there
 		}
 	}
 	for _, pid := range pids {
@@ -139,13 +141,13 @@ func tunnels() []tunnel {
 	return []tunnel{
 		{"none", nil, func(b *testing.B, p pair) (none [2]int) {
 			for i, pid := range p {
-				inside(pid, "ip", "addr", "add", fmt.Sprintf("10.99.0.%d/24", i+1), "dev", "u").Run()
+				ovstest.Inside(pid, "ip", "addr", "add", fmt.Sprintf("10.99.0.%d/24", i+1), "dev", "u").Run()
 			}
 			return none
 		}, nil},
 		{"sealed", nil, func(b *testing.B, p pair) (pids [2]int) {
 			for i, pid := range p {
-				inside(pid, "ip", "addr", "del", fmt.Sprintf("10.99.0.%d/24", i+1), "dev", "u").Run()
+				ovstest.Inside(pid, "ip", "addr", "del", fmt.Sprintf("10.99.0.%d/24", i+1), "dev", "u").Run()
 			}
 			ends = p.join(b, nodeConfig{Plain: true, Offload: true, MTU: 1300, Profile: *profTo})
 			return [2]int{ends[0].cmd.Process.Pid, ends[1].cmd.Process.Pid}
@@ -166,7 +168,7 @@ func tunnels() []tunnel {
 
 // spawn starts a program in a namespace; it ends with the benchmark, or before.
 func spawn(b *testing.B, pid int, argv ...string) int {
-	cmd := inside(pid, argv...)
+	cmd := ovstest.Inside(pid, argv...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
@@ -177,8 +179,8 @@ func spawn(b *testing.B, pid int, argv ...string) int {
 }
 
 func address(b *testing.B, pid, i int, dev string) {
-	until(b, dev+" is there", func() error { return inside(pid, "ip", "link", "show", dev).Run() })
-	inside(pid, "ip", "addr", "add", fmt.Sprintf("10.99.0.%d/24", i+1), "dev", dev).Run() // nebula has given it already
+	ovstest.Until(b, dev+" is there", func() error { return ovstest.Inside(pid, "ip", "link", "show", dev).Run() })
+	ovstest.Inside(pid, "ip", "addr", "add", fmt.Sprintf("10.99.0.%d/24", i+1), "dev", dev).Run() // nebula has given it already
 	sh(b, pid, "ip link set "+dev+" up mtu 1300")
 }
 
@@ -187,14 +189,14 @@ func startWireGuard(b *testing.B, p pair) (pids [2]int) {
 	var public [2]string
 	for i := range p {
 		key := filepath.Join(dir, fmt.Sprint("key", i))
-		must(b, exec.Command("sh", "-c", "umask 077; wg genkey > "+key))
-		public[i] = strings.TrimSpace(must(b, exec.Command("sh", "-c", "wg pubkey < "+key)))
+		ovstest.Must(b, exec.Command("sh", "-c", "umask 077; wg genkey > "+key))
+		public[i] = strings.TrimSpace(ovstest.Must(b, exec.Command("sh", "-c", "wg pubkey < "+key)))
 	}
 	for i, pid := range p {
 		pids[i] = spawn(b, pid, "unshare", "-m", "sh", "-c", "mkdir -p "+dir+fmt.Sprint("/run", i)+" /var/run/wireguard && mount --bind "+dir+fmt.Sprint("/run", i)+
 			" /var/run/wireguard && exec env WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD=1 wireguard-go -f wg0")
 		address(b, pid, i, "wg0")
-		until(b, "wg0 is set up", func() error {
+		ovstest.Until(b, "wg0 is set up", func() error {
 			return exec.Command("nsenter", "-t", fmt.Sprint(pids[i]), "-n", "-m", "wg", "set", "wg0", "private-key", filepath.Join(dir, fmt.Sprint("key", i)),
 				"listen-port", "51820", "peer", public[1-i], "allowed-ips", "0.0.0.0/0", "endpoint", fmt.Sprintf("192.0.2.%d:51820", 2-i)).Run()
 		})
@@ -207,7 +209,7 @@ func startNebula(b *testing.B, p pair) (pids [2]int) {
 	cert := func(args ...string) {
 		cmd := exec.Command("nebula-cert", args...)
 		cmd.Dir = dir
-		must(b, cmd)
+		ovstest.Must(b, cmd)
 	}
 	cert("ca", "-name", "test")
 	for i := range p {
@@ -240,7 +242,7 @@ func startTinc(b *testing.B, p pair) (pids [2]int) {
 	for i := range p {
 		dir := filepath.Join(top, fmt.Sprint(i))
 		os.MkdirAll(filepath.Join(dir, "hosts"), 0o700)
-		must(b, exec.Command("sh", "-c", fmt.Sprintf("cd %s && openssl genrsa -traditional -out rsa_key.priv 2048 2>/dev/null && openssl rsa -in rsa_key.priv -RSAPublicKey_out -out pub 2>/dev/null", dir)))
+		ovstest.Must(b, exec.Command("sh", "-c", fmt.Sprintf("cd %s && openssl genrsa -traditional -out rsa_key.priv 2048 2>/dev/null && openssl rsa -in rsa_key.priv -RSAPublicKey_out -out pub 2>/dev/null", dir)))
 		pub, _ := os.ReadFile(filepath.Join(dir, "pub"))
 		hosts[i] = fmt.Sprintf("Address = 192.0.2.%d\n%s", i+1, pub)
 	}

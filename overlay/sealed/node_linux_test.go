@@ -16,12 +16,12 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"vcpeer/crdt"
 	"vcpeer/overlay/label"
+	"vcpeer/overlay/ovs/ovstest"
 )
 
 // socket is a UDP socket with batches in both directions, as the nodes' own is.
@@ -222,25 +222,11 @@ func (n *node) stats(t testing.TB) (s Stats) {
 	return s
 }
 
-// inside is a program in the network namespace of a process.
-func inside(pid int, argv ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(pid), "-n"}, argv...)...)
-}
-
-func must(t testing.TB, cmd *exec.Cmd) string {
-	t.Helper()
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, out)
-	}
-	return string(out)
-}
-
 // sh runs commands in the namespace of a process, one a line.
 func sh(t testing.TB, pid int, lines ...string) {
 	t.Helper()
 	for _, l := range lines {
-		must(t, inside(pid, strings.Fields(l)...))
+		ovstest.Must(t, ovstest.Inside(pid, strings.Fields(l)...))
 	}
 }
 
@@ -269,7 +255,7 @@ func newPair(t testing.TB) (p pair) {
 		out.Read(make([]byte, 1))
 		p[i] = cmd.Process.Pid
 	}
-	must(t, inside(p[0], "ip", "link", "add", "u", "type", "veth", "peer", "name", "u", "netns", strconv.Itoa(p[1])))
+	ovstest.Must(t, ovstest.Inside(p[0], "ip", "link", "add", "u", "type", "veth", "peer", "name", "u", "netns", strconv.Itoa(p[1])))
 	for i, pid := range p {
 		sh(t, pid, "ip link set lo up", "ip link set u up", fmt.Sprintf("ip addr add 192.0.2.%d/24 dev u", i+1))
 	}
@@ -289,22 +275,6 @@ func (p pair) join(t testing.TB, c nodeConfig) (nodes [2]*node) {
 		n.up(t)
 	}
 	return nodes
-}
-
-// until waits for a condition, at most 20 s.
-func until(t testing.TB, what string, cond func() error) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		err := cond()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited for: %s: %v", what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }
 
 // seconds is the processor time that a process has used.

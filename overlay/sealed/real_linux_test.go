@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vcpeer/overlay/ovs/ovstest"
 )
 
 // profile writes a CPU profile until the function returned is called.
@@ -40,13 +42,13 @@ type iperf struct {
 // runIperf sends for some seconds from the first namespace to the second.
 func (p pair) runIperf(t testing.TB, to string, args ...string) iperf {
 	t.Helper()
-	server := inside(p[1], "iperf3", "-s", "-1", "-B", to)
+	server := ovstest.Inside(p[1], "iperf3", "-s", "-1", "-B", to)
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer server.Wait()
-	until(t, "iperf3 listens", func() error { return inside(p[1], "sh", "-c", "ss -ltn | grep -q 5201").Run() })
-	out := must(t, inside(p[0], append([]string{"timeout", "60", "iperf3", "-J", "-c", to}, args...)...))
+	ovstest.Until(t, "iperf3 listens", func() error { return ovstest.Inside(p[1], "sh", "-c", "ss -ltn | grep -q 5201").Run() })
+	out := ovstest.Must(t, ovstest.Inside(p[0], append([]string{"timeout", "60", "iperf3", "-J", "-c", to}, args...)...))
 	var r struct {
 		End struct {
 			Sent struct {
@@ -75,7 +77,7 @@ func TestTAPs(t *testing.T) {
 			p := newPair(t)
 			mtu := MTU(1500, netip.MustParseAddr("192.0.2.2"))
 			nodes := p.join(t, nodeConfig{Plain: true, Offload: tt.offload, MTU: mtu})
-			until(t, "a ping", func() error { return inside(p[0], "ping", "-c1", "-W1", "10.99.0.2").Run() })
+			ovstest.Until(t, "a ping", func() error { return ovstest.Inside(p[0], "ping", "-c1", "-W1", "10.99.0.2").Run() })
 			sh(t, p[0], fmt.Sprintf("ping -c 3 -i 0.05 -s %d -M do 10.99.0.2", mtu-28), "ip addr add fd00:99::1/64 dev sealed nodad")
 			sh(t, p[1], "ip addr add fd00:99::2/64 dev sealed nodad")
 			for _, to := range []string{"10.99.0.2", "fd00:99::2"} {
@@ -134,7 +136,7 @@ func (p pair) largeUDP(t testing.TB) {
 	within(t, p[0], func() (err error) { from, err = listen(netip.MustParseAddrPort("10.99.0.1:9999")); return err })
 	defer from.c.Close()
 	buf := make([]byte, 1<<16)
-	until(t, "large UDP", func() error { // which may be lost as any
+	ovstest.Until(t, "large UDP", func() error { // which may be lost as any
 		if err := from.send(netip.AddrPort{}, to.c.LocalAddr().(*net.UDPAddr).AddrPort(), make([]byte, 30*1000+500), 1000); err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -195,4 +196,19 @@ func Until(t testing.TB, what string, cond func() error) {
 		case <-tick.C:
 		}
 	}
+}
+
+// Inside is a program in the network namespace of a process.
+func Inside(pid int, argv ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(pid), "-n"}, argv...)...)
+}
+
+// Must runs a command and returns what it prints.
+func Must(t testing.TB, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, out)
+	}
+	return string(out)
 }
