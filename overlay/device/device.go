@@ -136,18 +136,24 @@ func applyAddrs(link netlink.Link, want []netip.Prefix) error {
 		if there[p] {
 			continue
 		}
-		a, err := netlink.ParseAddr(p.String())
-		if err != nil {
-			return err
-		}
-		if p.Addr().Is6() {
-			a.Flags = unix.IFA_F_NODAD // claims decide who has an address
-		}
-		if err := netlink.AddrReplace(link, a); noIPv6(p, err) {
-			continue
-		} else if err != nil {
+		if err := give(&netlink.Handle{}, link, p); err != nil {
 			return fmt.Errorf("device: give %s to %s: %w", p, link.Attrs().Name, err)
 		}
+	}
+	return nil
+}
+
+// give has an interface have an address, usable at once: claims decide who has it. Where the kernel takes no IPv6 it has none.
+func give(h *netlink.Handle, link netlink.Link, p netip.Prefix) error {
+	a, err := netlink.ParseAddr(p.String())
+	if err != nil {
+		return err
+	}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	if err := h.AddrReplace(link, a); !noIPv6(p, err) {
+		return err
 	}
 	return nil
 }

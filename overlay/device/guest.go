@@ -106,16 +106,7 @@ func setInner(h *netlink.Handle, peer netlink.Link, g Guest) error {
 	}
 	write(name, "ipv6", "disable_ipv6", "0") // containers are often made without
 	for _, p := range g.Addrs {
-		a, err := netlink.ParseAddr(p.String())
-		if err != nil {
-			return err
-		}
-		if p.Addr().Is6() {
-			a.Flags = unix.IFA_F_NODAD
-		}
-		if err := h.AddrReplace(peer, a); noIPv6(p, err) {
-			continue
-		} else if err != nil {
+		if err := give(h, peer, p); err != nil {
 			return fmt.Errorf("device: give %s to the guest's %s: %w", p, name, err)
 		}
 	}
