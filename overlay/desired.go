@@ -24,8 +24,7 @@ type desired struct {
 	want   flow.Want
 	device device.Config
 	mac    net.HardwareAddr
-	local  []underlay.Local              // addresses that tunnels come to …
-	nics   []string                      // … and the interfaces that have them
+	local  []underlay.Local              // addresses that tunnels come to
 	tunnel map[label.Label]netip.Addr    // the other end of each port of its own
 	bfd    map[label.Label]time.Duration // how often that is to say that it lives
 	peers  []netip.Addr                  // all other ends, without those of sealed links
@@ -45,6 +44,16 @@ func (d desired) ends() []netip.Addr {
 	out := slices.Clone(d.peers)
 	for _, l := range d.seal.peers {
 		out = append(out, sealedAddr(l))
+	}
+	return out
+}
+
+// nics are the interfaces that tunnels come by.
+func (d desired) nics() (out []string) {
+	for _, l := range d.local {
+		if !slices.Contains(out, l.Link) {
+			out = append(out, l.Link)
+		}
 	}
 	return out
 }
@@ -94,7 +103,7 @@ func (d desired) bridges(name, datapath string) []ovs.Bridge {
 		return []ovs.Bridge{main}
 	}
 	under := ovs.Bridge{Name: underBridge(name), Datapath: datapath}
-	for i, nic := range d.nics {
+	for i, nic := range d.nics() {
 		under.Ports = append(under.Ports, ovs.Port{Name: nic, OFPort: i + 1})
 	}
 	return []ovs.Bridge{under, main}
@@ -141,13 +150,7 @@ func (s *session) desire(d decided) desired {
 	t := s.topology
 	slot, _ := slotOf(t.self.Address)
 	out := desired{want: wantFlows(s.records, t, s.peers, d), mac: slot.MAC(), peers: s.peers.all(), tunnel: map[label.Label]netip.Addr{}}
-	out.local = slices.Clone(s.local)
-	for _, l := range s.local {
-		if !slices.Contains(out.nics, l.Link) {
-			out.nics = append(out.nics, l.Link)
-		}
-	}
-	out.bfd = d.every
+	out.local, out.bfd = slices.Clone(s.local), d.every
 	for l := range d.protected {
 		if a, ok := s.peers.far[l]; ok {
 			out.tunnel[l] = a

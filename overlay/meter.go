@@ -138,8 +138,8 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 	idle := s.idle(now)
 	paths := map[label.Label][][]label.Label{}
 	if !idle { // else their links' own ends look after them
-		for _, via := range s.detours() {
-			paths[via.to] = [][]label.Label{via.over}
+		for _, c := range s.detours() {
+			paths[c.Dst] = [][]label.Label{c.Via}
 		}
 	}
 	rtt := map[label.Label]time.Duration{}
@@ -176,23 +176,14 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 	return self, out
 }
 
-// detour is a path over others that is probed from end to end.
-type detour struct {
-	to   label.Label
-	over []label.Label
-}
-
-// maxDetours bounds how many are, so that the cost of a large cluster is bounded: those with the least RTT.
+// maxDetours bounds how many paths are probed, so that the cost of a large cluster is bounded.
 const maxDetours = 24
 
-func (s *session) detours() []detour {
+// detours are the paths over others that are probed from end to end: those with the least RTT.
+func (s *session) detours() []path.Choice {
 	choices := slices.DeleteFunc(slices.Clone(s.table.Choices), func(c path.Choice) bool { return len(c.Via) == 0 })
 	slices.SortStableFunc(choices, func(a, b path.Choice) int { return cmp.Compare(a.RTT, b.RTT) })
-	var out []detour
-	for _, c := range choices[:min(len(choices), maxDetours)] {
-		out = append(out, detour{c.Dst, c.Via})
-	}
-	return out
+	return choices[:min(len(choices), maxDetours)]
 }
 
 // firstLinks are the gateways whose direct links paths begin with, those of the most paths first.

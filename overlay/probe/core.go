@@ -105,9 +105,7 @@ func (c *Core) wait(slack time.Duration) {
 		return
 	}
 	c.config.slack = slack
-	for i, t := range c.tracks {
-		c.due[i] = t.due(&c.config)
-	}
+	c.redueAll()
 }
 
 // Next is when Tick is to be called, which a Receive, Set or Ping can have brought forward.

@@ -82,6 +82,11 @@ func inOrder(a, b *track) int {
 // order sorts tracks and works out when each is due.
 func (c *Core) order() {
 	slices.SortFunc(c.tracks, inOrder)
+	c.redueAll()
+}
+
+// redueAll works out when each track is due.
+func (c *Core) redueAll() {
 	c.due = c.due[:0]
 	for _, t := range c.tracks {
 		c.due = append(c.due, t.due(&c.config))
