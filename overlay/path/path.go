@@ -136,7 +136,6 @@ type Choice struct {
 type SiteChoice struct {
 	Site string
 	Path
-	Backup   Path // first link differs; may end at another gateway of the site
 	Since    time.Time
 	Cause    Cause
 	Switches int // of gateways; Choice counts those of the path to it

@@ -37,10 +37,8 @@ type dest struct {
 // siteDest is what was decided for one site.
 type siteDest struct {
 	steady
-	reached   bool
-	dst       label.Label
-	backup    route
-	backupDst label.Label // 0: the backup is that of the path to dst
+	reached bool
+	dst     label.Label
 
 	seen bool
 }
@@ -191,35 +189,7 @@ func (p *Planner) decideSite(site site, now time.Time) (again time.Time) {
 		}
 	}
 	d.reached, d.dst = true, best
-	p.decideSiteBackup(d, site)
 	return again
-}
-
-// decideSiteBackup takes the best path to another gateway of the site that avoids the chosen gateway too, since it may be
-// the gateway that fails, but keeps the one it has while that is nearly as good.
-func (p *Planner) decideSiteBackup(d *siteDest, site site) {
-	first := p.dests[d.dst].route.first(d.dst)
-	best, dst, was := candidate{cost: none}, label.Label(0), none
-	for _, v := range site.slots {
-		l := p.graph.label(v)
-		if l == d.dst {
-			continue
-		}
-		for _, c := range p.candidates(v) {
-			if c.cost < best.cost && c.first(l) != first && !c.through(d.dst) {
-				best, dst = c, l
-			}
-		}
-		if l == d.backupDst && d.backup.first(l) != first && !d.backup.through(d.dst) {
-			was = p.graph.costOf(p.self, v, d.backup)
-		}
-	}
-	if was < none {
-		if large, _ := p.config.gain(was.units(), best.cost.units()); !large {
-			return
-		}
-	}
-	d.backup, d.backupDst = best.route, dst
 }
 
 // table writes down what is decided.
@@ -232,9 +202,6 @@ func (p *Planner) table() Table {
 		}
 	}
 	t := Table{Choices: make([]Choice, 0, reached), Sites: make([]SiteChoice, 0, len(p.sites))}
-	for _, d := range p.sites {
-		hops += d.backup.len()
-	}
 	via := make([]label.Label, 0, hops) // of all paths
 	for v := range g.n {
 		d := p.dests[g.label(v)]
@@ -254,13 +221,7 @@ func (p *Planner) table() Table {
 	for _, site := range g.sites {
 		if d := p.sites[site.name]; d != nil && d.reached {
 			c, _ := t.To(d.dst)
-			backup := c.Backup
-			if d.backupDst != 0 {
-				backup, via = g.path(p.self, g.slot(d.backupDst), d.backup, via)
-			}
-			t.Sites = append(t.Sites, SiteChoice{
-				Site: site.name, Path: c.Path, Backup: backup, Since: d.since, Cause: d.cause, Switches: d.switches,
-			})
+			t.Sites = append(t.Sites, SiteChoice{Site: site.name, Path: c.Path, Since: d.since, Cause: d.cause, Switches: d.switches})
 		}
 	}
 	return t

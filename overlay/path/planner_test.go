@@ -107,16 +107,16 @@ func TestAround(t *testing.T) {
 func TestSites(t *testing.T) {
 	const two = "1 site=home; 2 site=a; 3 site=a; 1-2=20; 1-3=20; 2-3=1; 4 site=b; 1-4=5; 4-2=10; 4-3=10;"
 	for _, tt := range []struct{ name, events, want string }{
-		{"the lowest label of equals", "1 site=home; 2 site=a; 3 site=a; 1-2=20; 1-3=20; 2-3=1", "g2 20ms, backup g3 20ms"},
-		{"a backup that outlives the gateway", two, "g4>g2 15ms, backup g3 20ms"},
-		{"the other when the first is gone", two + "wait 20s; 2 gone", "g4>g3 15ms, backup g3 20ms"},
+		{"the lowest label of equals", "1 site=home; 2 site=a; 3 site=a; 1-2=20; 1-3=20; 2-3=1", "g2 20ms"},
+		{"of equals over another site too", two, "g4>g2 15ms"},
+		{"the other when the first is gone", two + "wait 20s; 2 gone", "g4>g3 15ms"},
 		{"and back only for a gain",
-			two + "wait 20s; 4-2 down; 1-2 down; wait 5s; 4-2 up; 1-2 up; wait 1h", "g4>g3 15ms, backup g2 20ms"},
+			two + "wait 20s; 4-2 down; 1-2 down; wait 5s; 4-2 up; 1-2 up; wait 1h", "g4>g3 15ms"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t, Default(), 1).play(tt.events)
 			c, _ := w.table.Site("a")
-			if got := c.Path.String() + ", backup " + c.Backup.String(); got != tt.want {
+			if got := c.Path.String(); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 			if _, ok := w.table.Site("home"); ok {

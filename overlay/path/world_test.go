@@ -267,11 +267,5 @@ func checkTable(t tester, in Input, table Table) {
 		if gates[c.Dst].Site != c.Site {
 			t.Fatalf("site %s: %v is of %s", c.Site, c.Dst, gates[c.Dst].Site)
 		}
-		if c.Backup.Exists() {
-			check(c.Backup)
-			if c.Backup.First() == c.First() || gates[c.Backup.Dst].Site != c.Site {
-				t.Fatalf("site %s: %v: backup %v", c.Site, c.Path, c.Backup)
-			}
-		}
 	}
 }
