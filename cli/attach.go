@@ -14,8 +14,10 @@ func newAttach(e *env) *cobra.Command {
 	cmd := &cobra.Command{Use: "attach IFACE", Short: "Put a virtual machine or a container on the network over all sites",
 		Long: `Attach takes this side's end of an interface, a virtual machine's tap or a container's veth, and gives the machine behind
 it an address, a name and an Ethernet address in the network. They stay its own: attached again, here or with --move
-from another node of any site, it has them still. The other end of a veth is set up where it is found; else the
-commands to type inside are printed. vcpeer detach takes it off again.`,
+from another node of any site, it has them still. The other end of a veth is set up where it is found. Any other machine
+is told what it is when it asks by DHCP, as most do when they start: address, length, MTU and host name, for IPv6 by
+DHCPv6; it may go on for a week without vcpeer. There is no router to tell of, and no name server. The commands that
+would do the same by hand are printed. vcpeer detach takes it off again.`,
 		Example: "  vcpeer attach tap0 --name vm1\n  vcpeer attach veth-web --name web\n  vcpeer attach tap3 --name vm1 --move     it has moved here",
 		Args:    exactly("IFACE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -54,7 +56,7 @@ func (e *env) printAttached(a *api.Attached) {
 		field("inside", "%s has been set up", a.Inner)
 		return
 	}
-	e.note("Its own end is not of this machine. Type there, with its interface in place of eth0:")
+	e.note("Its own end is not of this machine. It is told this when it asks by DHCP. Or type there, with its interface in place of eth0:")
 	for _, c := range a.Commands {
 		fmt.Fprintf(e.Out, "  %s\n", clean(c))
 	}

@@ -188,7 +188,7 @@ MAC      02:76:00:00:03:04
 MTU      1434
   ip link set dev eth0 address 02:76:00:00:03:04 mtu 1434
   ip link set dev eth0 up
-`, "Its own end is not of this machine. Type there, with its interface in place of eth0:\n", "attach", "tap0", "--name", "vm1", "--move")
+`, "Its own end is not of this machine. It is told this when it asks by DHCP. Or type there, with its interface in place of eth0:\n", "attach", "tap0", "--name", "vm1", "--move")
 	s.expect(0, `vm1 is attached by veth0
 address  10.77.3.4/16
 IPv6     fd00::304/64

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"vcpeer/overlay/device"
+	"vcpeer/overlay/dhcp"
 	"vcpeer/overlay/flow"
 	"vcpeer/overlay/label"
 	"vcpeer/overlay/ovs"
@@ -25,6 +26,7 @@ type applier struct {
 	sw      *ovs.Switch
 	info    ovs.Info
 	sealing *sealing // nil: there are no sealed links
+	dhcp    *dhcp.Server
 
 	next    atomic.Pointer[desired]
 	wake    chan struct{} // holds one
@@ -78,7 +80,7 @@ const lookAtDevice = 3 * time.Second
 
 func newApplier(n *Network, sw *ovs.Switch, info ovs.Info) *applier {
 	return &applier{
-		cfg: n.cfg, sw: sw, info: info, sealing: n.sealing, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), results: make(chan applied, 1),
+		cfg: n.cfg, sw: sw, info: info, sealing: n.sealing, dhcp: dhcp.NewServer(n.cfg.Log), wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), results: make(chan applied, 1),
 		made: map[string]bool{}, dropped: map[string]error{},
 	}
 }
@@ -330,9 +332,10 @@ func (a *applier) neighbours(ctx context.Context, peers []netip.Addr, sealed []l
 	return nil
 }
 
-// attach sets up the interfaces of guests.
+// attach sets up the interfaces of guests, and has these answered when they ask what they are.
 func (a *applier) attach(guests []guestWant, r *applied) error {
 	r.inner = map[string]device.Inner{}
+	told := map[string]dhcp.Guest{}
 	var errs []error
 	for _, g := range guests {
 		inner, err := device.AttachGuest(g.iface, g.inner)
@@ -344,7 +347,8 @@ func (a *applier) attach(guests []guestWant, r *applied) error {
 			errs = append(errs, err)
 			continue
 		}
-		r.inner[g.id] = inner
+		r.inner[g.id], told[g.iface] = inner, g.told
 	}
+	a.dhcp.Set(told)
 	return errors.Join(errs...)
 }

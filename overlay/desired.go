@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vcpeer/overlay/device"
+	"vcpeer/overlay/dhcp"
 	"vcpeer/overlay/flow"
 	"vcpeer/overlay/label"
 	"vcpeer/overlay/ovs"
@@ -37,6 +38,7 @@ type guestWant struct {
 	id, iface string
 	port      uint16
 	inner     device.Guest
+	told      dhcp.Guest // when it asks
 }
 
 // ends are all other ends of tunnels.

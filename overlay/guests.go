@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"vcpeer/overlay/device"
+	"vcpeer/overlay/dhcp"
 )
 
 // guestPort is an interface of this machine by which a guest is on the network.
@@ -57,7 +58,23 @@ func (s *session) guestWants(d decided) []guestWant {
 		if !here || !ok || g.At != s.topology.self.ID {
 			continue
 		}
-		out = append(out, guestWant{g.ID, p.iface, p.port, device.Guest{Addrs: s.addrs(g.Address), MAC: slot.MAC(), MTU: s.mtu()}})
+		inner := device.Guest{Addrs: s.addrs(g.Address), MAC: slot.MAC(), MTU: s.mtu()}
+		out = append(out, guestWant{g.ID, p.iface, p.port, inner, s.answers(g, inner)})
+	}
+	return out
+}
+
+// answers are what this node tells a guest that asks what it is.
+func (s *session) answers(g Guest, inner device.Guest) dhcp.Guest {
+	self := s.topology.self.Address
+	slot, _ := slotOf(self)
+	out := dhcp.Guest{Name: g.Name, MTU: inner.MTU, Server: dhcp.Node{Addr: self, MAC: dhcp.MAC(slot.MAC())}}
+	for _, a := range inner.Addrs {
+		if a.Addr().Is4() {
+			out.Addr4 = a
+		} else {
+			out.Addr6 = a
+		}
 	}
 	return out
 }

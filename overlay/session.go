@@ -104,6 +104,7 @@ func (s *session) run(ctx context.Context) error {
 	s.start = func(run func(context.Context) error) { parts.Go(func() { _ = run(ctx) }) } // it ends with ctx
 	s.takeOver(time.Now())
 	parts.Go(func() { s.applier.run(ctx) })
+	s.start(s.applier.dhcp.Run)
 	ticker, late := time.NewTicker(tick), time.NewTimer(0)
 	defer ticker.Stop()
 	defer late.Stop()

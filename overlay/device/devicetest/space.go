@@ -45,6 +45,14 @@ func Enter(t testing.TB) Space {
 	return s
 }
 
+// Here is the namespace that the process is in, for a test whose process has one of its own.
+func Here(t testing.TB) Space {
+	t.Helper()
+	ns, err := netns.Get()
+	must(t, "namespace", err)
+	return open(t, ns)
+}
+
 // Another makes one more namespace. A process is in it, as in a container: a namespace without is found by nobody.
 func Another(t testing.TB) Space {
 	t.Helper()
