@@ -61,7 +61,7 @@ func hostEntries(view *crdt.View, self crdt.NodeID) []hosts.Entry {
 		if !h.Address.IsValid() || h.Standing != crdt.Joined {
 			continue
 		}
-		e := hosts.Entry{Addr: h.Address, Host: h.Name, Site: siteName(view, h.Site), Self: h.ID == self && h.Overlay == label.Version}
+		e := hosts.Entry{Addr: h.Address, Six: h.Address6, Host: h.Name, Site: siteName(view, h.Site), Self: h.ID == self && h.Overlay == label.Version}
 		if h.Asked != h.Name {
 			e.Note = fmt.Sprintf("%s asked for the name %s, which another host holds; see `vcpeer conflicts`", h.Name, h.Asked)
 		}
@@ -69,7 +69,7 @@ func hostEntries(view *crdt.View, self crdt.NodeID) []hosts.Entry {
 	}
 	for _, g := range view.Guests() {
 		if at, ok := view.Host(g.Node); ok && g.Address.IsValid() && at.Standing == crdt.Joined {
-			out = append(out, hosts.Entry{Addr: g.Address, Host: g.Name, Site: siteName(view, at.Site)})
+			out = append(out, hosts.Entry{Addr: g.Address, Six: g.Address6, Host: g.Name, Site: siteName(view, at.Site)})
 		}
 	}
 	return out

@@ -48,6 +48,12 @@ func TestOverlayReachesEveryNode(t *testing.T) {
 	if !n.pings("gamma-1", "alpha-3.alpha") {
 		t.Error("gamma-1 does not reach alpha-3 by its name")
 	}
+	if out := n.sh("gamma-1", "getent ahosts alpha-3.alpha | cut -d' ' -f1 | sort -u"); out != n.addrs["alpha-3"] {
+		t.Errorf("the name alpha-3.alpha means %s: it must not have programs try IPv6 first", out)
+	}
+	if !n.pings("gamma-1", "ip6-alpha-3.alpha", "-6") {
+		t.Error("gamma-1 does not reach alpha-3 by the name of its IPv6 address")
+	}
 	n.broadcastOnce("alpha-3", nodes)
 	n.joinLate(append(nodes, "late-1"))
 	n.guestMoves()

@@ -143,7 +143,12 @@ func render(want []Entry, foreign table) block {
 	b := block{written: map[string]bool{}}
 	var entries []Entry
 	asked := table{} // who asks for which name among the entries
-	for _, e := range slices.SortedFunc(slices.Values(want), Entry.compare) {
+	var each []Entry
+	for _, e := range want {
+		each = append(each, e.all()...)
+	}
+	slices.SortFunc(each, Entry.compare)
+	for _, e := range each {
 		e.Addr = e.Addr.Unmap()
 		if err := e.check(); err != nil {
 			b.left = append(b.left, Left{Name: clean(e.full()), Reason: err.Error()})
@@ -155,7 +160,7 @@ func render(want []Entry, foreign table) block {
 		entries = append(entries, e)
 		asked.add(e.full(), e.Addr)
 		if e.Site != "" {
-			asked.add(fold(e.Host), e.Addr)
+			asked.add(e.short(), e.Addr)
 		}
 	}
 	for _, e := range entries {
@@ -171,7 +176,7 @@ func (b *block) entry(e Entry, asked, foreign table) {
 	}
 	names := []string{e.full()}
 	if e.Site != "" {
-		names = append(names, fold(e.Host))
+		names = append(names, e.short())
 	}
 	line := e.Addr.String()
 	for _, name := range names {

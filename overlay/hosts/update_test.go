@@ -13,7 +13,7 @@ import (
 	"vcpeer/overlay/marked"
 )
 
-// entries reads "ADDR HOST[.SITE][; note], ..."
+// entries reads "ADDR[,ADDR6] HOST[.SITE][; note], ..."
 func entries(t *testing.T, text string) []Entry {
 	t.Helper()
 	var out []Entry
@@ -24,7 +24,12 @@ func entries(t *testing.T, text string) []Entry {
 			continue
 		}
 		host, site, _ := strings.Cut(name, ".")
-		out = append(out, Entry{Addr: netip.MustParseAddr(addr), Host: host, Site: site, Note: note})
+		addr, six, both := strings.Cut(addr, ",")
+		e := Entry{Addr: netip.MustParseAddr(addr), Host: host, Site: site, Note: note}
+		if both {
+			e.Six = netip.MustParseAddr(six)
+		}
+		out = append(out, e)
 	}
 	return out
 }
@@ -50,6 +55,12 @@ func TestUpdate(t *testing.T) {
 		{"commented lines give nothing", "# 10.1.1.1 n1\nrubbish n1\n", "10.77.0.2 n1.kyoto", "10.77.0.2\tn1.kyoto\tn1\n"},
 		{"note", machine, "10.77.0.2 n1-2.kyoto; asked for n1 that 12D3 holds\nfoo", "# CONFLICT n1-2.kyoto: asked for n1 that 12D3 holds foo\n10.77.0.2\tn1-2.kyoto\tn1-2\n"},
 		{"v6", machine, "fd00::1 n1.kyoto", "fd00::1\tn1.kyoto\tn1\n"},
+		{"both", machine, "10.77.0.2,fd00::2 n1.kyoto; was n2", "# CONFLICT n1.kyoto: was n2\n10.77.0.2\tn1.kyoto\tn1\nfd00::2\tip6-n1.kyoto\tip6-n1\n"},
+		{"both, of two sites", machine, "10.77.0.2,fd00::2 n1.kyoto, 10.77.0.1,fd00::1 n1.aachen",
+			"# n1 is not 10.77.0.1 here: also the name of 10.77.0.2\n10.77.0.1\tn1.aachen\n" +
+				"# ip6-n1 is not fd00::1 here: also the name of fd00::2\nfd00::1\tip6-n1.aachen\n" +
+				"# n1 is not 10.77.0.2 here: also the name of 10.77.0.1\n10.77.0.2\tn1.kyoto\n" +
+				"# ip6-n1 is not fd00::2 here: also the name of fd00::1\nfd00::2\tip6-n1.kyoto\n"},
 		{"4 in 6", machine, "::ffff:10.77.0.2 n1.kyoto", "10.77.0.2\tn1.kyoto\tn1\n"},
 		{"public domains", machine, "10.77.0.2 google.com, 10.77.0.3 n1.de",
 			"# google.com is not 10.77.0.2 here: it would hide names of the Internet's domain .com\n10.77.0.2\tgoogle\n" +
@@ -134,6 +145,7 @@ func TestUpdateRefusesEntries(t *testing.T) {
 		{Addr: netip.MustParseAddr("10.77.0.1"), Host: "n1", Site: "LocalDomain"},
 		{Addr: netip.MustParseAddr("10.77.0.1"), Host: strings.Repeat("n", 64)},
 		{Addr: netip.MustParseAddr("10.77.0.1"), Host: "n1", Site: "-"},
+		{Addr: netip.MustParseAddr("10.77.0.1"), Host: "ip6-localhost"},
 	} {
 		r, err := Update([]byte("1\n"), "a", []Entry{e})
 		if err != nil || string(r.File) != "1\n" || len(r.Left) != 1 || r.Names != 0 {
@@ -158,6 +170,9 @@ func anyEntry() *rapid.Generator[Entry] {
 		}
 		b := rapid.SliceOfN(rapid.ByteMax(3), 4, 4).Draw(t, "addr")
 		e.Addr = netip.AddrFrom4([4]byte{10, b[1], b[2], b[3]})
+		if rapid.Bool().Draw(t, "both") {
+			e.Six = netip.AddrFrom16([16]byte{0: 0xfd, 13: b[1], 14: b[2], 15: b[3]})
+		}
 		return e
 	})
 }
@@ -199,7 +214,7 @@ func FuzzUpdate(f *testing.F) {
 	f.Add([]byte("10.0.0.1 n1"), "n1", "", "a\nb")
 	f.Add([]byte("# BEGIN vcpeer a\n"), "n1\n0.0.0.0 x", "com", "\x00")
 	f.Fuzz(func(t *testing.T, file []byte, host, site, note string) {
-		e := Entry{Addr: netip.MustParseAddr("10.77.0.1"), Host: host, Site: site, Note: note}
+		e := Entry{Addr: netip.MustParseAddr("10.77.0.1"), Six: netip.MustParseAddr("fd00::1"), Host: host, Site: site, Note: note}
 		r, err := Update(file, "a", []Entry{e})
 		if err != nil {
 			if !errors.Is(err, marked.ErrDamaged) {
@@ -215,7 +230,7 @@ func FuzzUpdate(f *testing.F) {
 		if err != nil || !bytes.Equal(back, bare) {
 			t.Fatalf("without the block: %q, %v; want %q", back, err, bare)
 		}
-		if added := bytes.Count(r.File, []byte("\n")) - bytes.Count(bare, []byte("\n")); added > 7 {
+		if added := bytes.Count(r.File, []byte("\n")) - bytes.Count(bare, []byte("\n")); added > 9 {
 			t.Fatalf("one entry added %d lines", added)
 		}
 	})
