@@ -5,7 +5,7 @@ set -euo pipefail
 
 wanted=(gcc libc6-dev libnss-systemd libnss-extrausers iproute2 util-linux
 	openvswitch-switch nftables ethtool iputils-ping iperf3 tcpdump procps miniupnpd miniupnpd-nftables
-	udhcpc isc-dhcp-client)
+	udhcpc isc-dhcp-client openssh-server openssh-client)
 missing=()
 for package in "${wanted[@]}"; do
 	dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
