@@ -12,6 +12,7 @@ import (
 	"vcpeer/overlay/label"
 	"vcpeer/overlay/path"
 	"vcpeer/overlay/probe"
+	"vcpeer/overlay/solicit"
 	"vcpeer/overlay/underlay"
 )
 
@@ -52,8 +53,12 @@ func (s *session) startProber(bridge string) {
 		}
 	}
 	s.prober.OnFrame = func(frame []byte) {
-		if answer, ok := s.large.answer(frame, time.Now()); ok {
-			_ = s.prober.Send(answer) // the next packet that is too large asks again
+		answer, ok := solicit.Answer(frame, macOf)
+		if !ok {
+			answer, ok = s.large.answer(frame, time.Now())
+		}
+		if ok {
+			_ = s.prober.Send(answer) // who gets none asks again
 		}
 	}
 	s.start(s.prober.Run)

@@ -2,6 +2,8 @@ package overlay
 
 import (
 	"cmp"
+	"encoding/binary"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -50,6 +52,12 @@ func slotOf(a netip.Addr) (flow.Slot, bool) {
 	}
 	b := a.As4()
 	return flow.Slot(b[2])<<8 | flow.Slot(b[3]), true
+}
+
+// macOf is the Ethernet address of a machine by its IPv6 address, of which the flows hand over only those of the network.
+func macOf(a netip.Addr) (net.HardwareAddr, bool) {
+	b := a.As16()
+	return flow.Slot(binary.BigEndian.Uint16(b[14:])).MAC(), true
 }
 
 // site is the nodes of one site that take part, by ID.

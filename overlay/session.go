@@ -312,6 +312,7 @@ func (s *session) apply(links []measured, now time.Time) {
 	next := s.desire(decided{
 		table: s.table, protected: maps.Clone(s.watch.ports), every: s.watch.intervals(s.idle(now), now), watched: s.watch.believed(now), offered: s.offered(links),
 		guests: s.guests.ports(), linkMTU: s.linkMTU, largest: s.largest(), around: s.around(links),
+		askAgent: s.info.Datapath != inUserSpace,
 	})
 	if reflect.DeepEqual(next, s.desired) {
 		return

@@ -90,6 +90,7 @@ type decided struct {
 	guests    map[string]uint16                 // ports of the guests here, by ID
 	linkMTU   func(dst netip.Addr, far int) int // what a tunnel takes whose far end's interface has that MTU, bytes; 0: unknown
 	largest   int                               // packet that a sender behind this bridge may make, bytes
+	askAgent  bool                              // see flow.Want
 }
 
 // wantFlows says what the bridge's tables follow from.
@@ -98,6 +99,7 @@ func wantFlows(r Records, t topology, p peers, d decided) flow.Want {
 	w := flow.Want{
 		Self:  flow.Self{Slot: slot, Label: t.self.Label, Transit: !t.self.NoTransit, Net4: r.Net4, Net6: r.Net6, Uplink: p.uplink},
 		Ports: flow.Ports{Control: portControl, GRE: portGRE, Protected: d.protected}, CheckBelow: d.largest,
+		AskAgent: d.askAgent,
 	}
 	for _, g := range t.own.gateways {
 		w.Self.Labels = append(w.Self.Labels, g.Label)

@@ -63,6 +63,10 @@ func (b *builder) answerND() {
 		b.add(tableAccess, 110, fmt.Sprintf("icmp6,icmp_type=135,icmp_code=0,in_port=%s,nd_target=%s", port, a))
 	}, b.Self.Net6)
 	b.add(tableND, 10, "reg2=0")
+	if b.AskAgent { // its answer is for the fixed address of a guest; see control
+		b.add(tableND, 5, "icmp6,icmp_type=135,icmp_code=0", resubmit(tableOrigin), fmt.Sprintf("output:%d", b.Ports.Control))
+		return
+	}
 	b.add(tableND, 5, "icmp6,icmp_type=135,icmp_code=0",
 		"move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[]", "move:NXM_NX_IPV6_SRC[]->NXM_NX_IPV6_DST[]", "move:NXM_NX_ND_TARGET[]->NXM_NX_IPV6_SRC[]",
 		"set_field:02:76:00:00:00:00->eth_src", "move:NXM_NX_ND_TARGET[0..15]->NXM_OF_ETH_SRC[0..15]",

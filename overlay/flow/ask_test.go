@@ -3,6 +3,7 @@ package flow
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"vcpeer/overlay/flow/flowtest"
@@ -82,6 +83,49 @@ func answered(t *testing.T, net *flowtest.Net, at *flowtest.Node, p flowtest.Pac
 	if a.Get("icmp_type") != 136 || a.MAC("nd_tll") != asked.MAC().String() || a.Addr6("ipv6_src") != asked.Addr6(net6) ||
 		a.Addr6("ipv6_dst").String() != "fd00:77::9" || a.Get("nd_reserved") != 0x60000000 || a.Get("nd_options_type") != 2 {
 		t.Fatalf("ND: the answer for %v says %+v", asked, a)
+	}
+}
+
+// TestQuestionsGoToTheAgent: where the datapath cannot answer for IPv6, the agent gets each question for a machine that is
+// known, from the fixed address of who asks, and its answer arrives there. No rule needs what that datapath has not.
+func TestQuestionsGoToTheAgent(t *testing.T) {
+	w := world{[]siteSpec{{[]label.Label{1}, 2}, {[]label.Label{2}, 1}, {[]label.Label{3}, 2}}}
+	control := w.want(0, 0).Ports.Control
+	net, nodes := w.net(func(p place, want *Want) {
+		want.AskAgent = true
+		for _, f := range Build(*want).Flows {
+			if strings.Contains(f.Actions, "nd_options_type") || strings.Contains(f.Actions, "nd_reserved") {
+				t.Errorf("%v: %s", p, f.Text())
+			}
+		}
+	})
+	for _, src := range w.places() {
+		for _, guest := range []bool{false, true} {
+			p, self := w.from(src, guest), w.slot(src.site, src.node)
+			if guest {
+				self = w.guest(src.site, src.node)
+			}
+			at := nodes[src]
+			silent(t, net, at, nd(p, self.Addr6(net6).String()), "its own address")
+			silent(t, net, at, nd(p, "fd00:77::999"), "an unknown host")
+			for _, dst := range w.places() {
+				for _, asked := range []Slot{w.slot(dst.site, dst.node), w.guest(dst.site, dst.node)} {
+					if asked == self {
+						continue
+					}
+					fate := net.Walk(at, nd(p, asked.Addr6(net6).String()))
+					if want := fmt.Sprintf("%s port %d %s>%s", at.Name, control, self.MAC(), asked.MAC()); fate.String() != want || fate.Sent > 0 {
+						t.Fatalf("the question: %v, want %v\n%q", fate, want, fate.Trace)
+					}
+					answer := flowtest.Frame(control).With("eth_type", "0x86dd").With("nw_proto", "58").With("icmp_type", "136").
+						With("eth_src", asked.MAC().String()).With("eth_dst", self.MAC().String())
+					fate = net.Walk(at, answer)
+					if want := fmt.Sprintf("%s port %d %s>%s", at.Name, p.Get("in_port"), asked.MAC(), p.MAC("eth_src")); fate.String() != want || fate.Sent > 0 {
+						t.Fatalf("the answer: %v, want %v\n%q", fate, want, fate.Trace)
+					}
+				}
+			}
+		}
 	}
 }
 

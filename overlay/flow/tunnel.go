@@ -92,7 +92,7 @@ func (b *builder) links() {
 }
 
 // control is for frames that the agent puts in: probes, whose MAC addresses say where they go (see package probe), and
-// answers to packets that were too large.
+// answers to packets that were too large and to questions for addresses.
 func (b *builder) control() {
 	b.add(tableControl, 0, "")
 	b.add(tableControl, 10, ourMACs, resubmit(tableHost), resubmit(tableInSite))

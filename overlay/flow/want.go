@@ -90,6 +90,9 @@ type Want struct {
 	// CheckBelow is the largest packet that a sender behind this bridge may make, bytes: paths that take less get a rule that
 	// hands what is too large to the agent, which answers it.
 	CheckBelow int
+	// AskAgent has the agent answer questions of IPv6 for Ethernet addresses: the kernel's datapath does not change the options
+	// of such a message, and Open vSwitch refuses a rule that would. Else the rules do, also while there is no agent.
+	AskAgent bool
 }
 
 // Addr4 is the machine's address in net, a /16.
