@@ -2,9 +2,9 @@ package overlay
 
 import "vcpeer/overlay/label"
 
-// around says of each link that does not work by which transit gateway a broadcast gets there; label.Site: by none.
-func (s *session) around(links []measured) map[label.Label]label.Label {
-	out := map[label.Label]label.Label{}
+// around says of each link that does not work by which transit gateways a broadcast gets there; none: it does not.
+func (s *session) around(links []measured) map[label.Label][]label.Label {
+	out := map[label.Label][]label.Label{}
 	if !s.topology.self.Label.Valid() {
 		return out
 	}

@@ -86,7 +86,7 @@ type decided struct {
 	every     map[label.Label]time.Duration     // how often the other end of each is to say that it lives
 	watched   map[label.Label]bool              // of those, the ones whose BFD can be believed
 	offered   map[label.Label]bool              // links that others may be sent over
-	around    map[label.Label]label.Label       // links that do not work, and the transit gateway for broadcasts; 0: there is none
+	around    map[label.Label][]label.Label     // links that do not work, and the transit gateways for broadcasts; empty: there are none
 	guests    map[string]uint16                 // ports of the guests here, by ID
 	linkMTU   func(dst netip.Addr, far int) int // what a tunnel takes whose far end's interface has that MTU, bytes; 0: unknown
 	largest   int                               // packet that a sender behind this bridge may make, bytes

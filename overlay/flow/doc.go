@@ -21,5 +21,6 @@
 // A sender names up to three transit gateways. The key has room for the destination alone, so the others travel in two
 // bytes of the MAC addresses that are the same in all addresses of the network (see [Slot.MAC]): a gateway that gets
 // budget 3 finds the next in the source address, with budget 2 in the destination address, with budget 1 it is the
-// destination. The last gateway puts the bytes back.
+// destination. The last gateway puts the bytes back. A broadcast to the site of one gateway, whose destination address is its
+// own, has the one for budget 2 in the first two bytes of the source address.
 package flow

@@ -93,17 +93,26 @@ func firstHop(to label.Label, via []label.Label) label.Label {
 // leg returns the actions that address a frame to a gateway over transit gateways; nil if the first is not linked, or a
 // path is named that cannot be: too long, or with a gateway twice.
 func (b *builder) leg(to label.Label, via []label.Label) []string {
-	first, ok := b.link[firstHop(to, via)]
-	if !ok || len(via) > label.MaxTransit || slices.Contains(via, to) || slices.Contains(via, b.Self.Label) {
+	first, ok := b.firstLink(to, via)
+	if !ok {
 		return nil
-	}
-	for i, l := range via {
-		if slices.Contains(via[:i], l) {
-			return nil
-		}
 	}
 	out := []string{setKey(label.Key{Budget: uint8(len(via)), Src: b.Self.Label, Dst: to}), tunnelTo(first)}
 	return append(out, transits(via)...)
+}
+
+// firstLink is where tunnels on a path go; false: it cannot be gone.
+func (b *builder) firstLink(to label.Label, via []label.Label) (netip.Addr, bool) {
+	first, ok := b.link[firstHop(to, via)]
+	if !ok || len(via) > label.MaxTransit || slices.Contains(via, to) || slices.Contains(via, b.Self.Label) {
+		return netip.Addr{}, false
+	}
+	for i, l := range via {
+		if slices.Contains(via[:i], l) {
+			return netip.Addr{}, false
+		}
+	}
+	return first, true
 }
 
 // transits puts the second and third transit gateway where those before them look.

@@ -85,7 +85,7 @@ func drawAnything(t *rapid.T, i int) Want {
 		w.Gateways = append(w.Gateways, Gateway{
 			Label: drawOr(t, "gateway", l+1, fewLabels), Addrs: drawMost(t, "gateway's", fewAddrs), Dst: drawOr(t, "to gateway", fewAddrs[l], fewAddrs),
 			Site:    fmt.Sprint(rapid.IntRange(0, 3).Draw(t, "site")),
-			Offered: rapid.IntRange(0, 7).Draw(t, "offered") > 0, Down: rapid.Bool().Draw(t, "down"), Over: rapid.SampledFrom(fewLabels).Draw(t, "over"),
+			Offered: rapid.IntRange(0, 7).Draw(t, "offered") > 0, Down: rapid.Bool().Draw(t, "down"), Over: drawSome(t, "over", fewLabels, 4),
 		})
 	}
 	for l := range label.Label(5) {

@@ -45,6 +45,7 @@ func TestRealSwitches(t *testing.T) {
 	}
 	t.Run("switched under traffic", b.switchedUnderTraffic)
 	t.Run("broadcast", b.broadcastOnce)
+	t.Run("broadcast along a chain", b.broadcastAlongAChain)
 	t.Run("guest", b.guestTalks)
 	t.Run("too large", b.tooLarge)
 	t.Run("probes", b.probesArrive)
@@ -175,6 +176,23 @@ func (b *testbed) broadcastOnce(t *testing.T) {
 			}
 		}
 	}
+}
+
+// broadcastAlongAChain has each site use the links to its neighbours alone, so that up to three transit gateways are between.
+func (b *testbed) broadcastAlongAChain(t *testing.T) {
+	w := chain(b.w)
+	for p, n := range b.nodes {
+		was := n.want
+		defer n.program(t, was)
+		now := was
+		now.Gateways = slices.Clone(was.Gateways)
+		w.around(&now)
+		n.program(t, now)
+		if p == (place{0, 0}) && !slices.ContainsFunc(now.Gateways, func(g Gateway) bool { return len(g.Over) == label.MaxTransit }) {
+			t.Fatalf("no long way: %+v", now.Gateways)
+		}
+	}
+	b.broadcastOnce(t)
 }
 
 // guestTalks has a machine with a MAC address of its own behind a non-gateway talk to all.

@@ -12,17 +12,21 @@ import (
 
 // Budgets of a broadcast, each of which only becomes a lower one: so that no copy goes round, and by this order none comes
 // back. A node hands it to its gateway, that to one relay of each group of sites, that to the sites of its group, and a
-// gateway to the nodes of its site.
+// gateway to the nodes of its site. A copy for a site without a direct link is addressed to a gateway of that and has a budget
+// as frames to it have; it never becomes one for all again. So between gateways no copy goes further than a frame to one: a
+// speaker may name as many transit gateways as that, a relay, which is one hop away, one less.
 const (
 	spreadUp    = 3
 	spreadRelay = 2
 	spreadLeaf  = 1
 	spreadDown  = 0
+
+	relayTransit = label.MaxTransit - 1
 )
 
 // broadcast makes the tree: with n sites, a gateway makes about √n copies for relays and √n for its own group. Which sites are
 // in which group follows from the records alone. By which gateway a site is reached is the sender's affair, since each
-// takes a copy for the whole site: by the first that answers, else over one transit gateway, as a frame to that gateway.
+// takes a copy for the whole site: by the first that answers, else over transit gateways, as a frame to that gateway.
 func (b *builder) broadcast() {
 	b.add(tableSpread, 0, "", append(append(b.copiesHere(), b.copiesDown()...), b.copiesOut()...)...)
 	b.add(tableHereCopy, 0, "", b.copiesHere()...)
@@ -43,7 +47,7 @@ func (b *builder) broadcast() {
 		b.add(tableTunnel, 50, matchKey(label.Key{Src: own, Dst: b.Self.Label}, keyBudget|keySrc|keyDst)+","+toMany)
 	}
 	me := matchKey(label.Key{Dst: b.Self.Label}, keyBudget|keyDst) + "," + from(fromFar) + "," + toMany
-	b.add(tableTunnel, 40, me, anyPort, resubmit(tableSiteCopy))
+	b.add(tableTunnel, 40, me, anyPort, noTransits, resubmit(tableSiteCopy))
 	in(40, spreadUp, fromSite, anyPort, resubmit(tableTree))
 	in(40, spreadRelay, fromFar, anyPort, resubmit(tableGroup), resubmit(tableSiteCopy))
 	in(40, spreadLeaf, fromFar, anyPort, resubmit(tableSiteCopy))
@@ -98,8 +102,9 @@ type speaker struct {
 	l    label.Label // the lowest of its gateways': what sites are ordered by
 	site string
 	own  bool
-	dst  netip.Addr  // where its copy goes; not valid: there is no way
-	to   label.Label // the gateway that the copy is for, if dst is a transit gateway's
+	dst  netip.Addr    // where its copy goes; not valid: there is no way
+	to   label.Label   // the gateway that the copy is for, if dst is a transit gateway's …
+	via  []label.Label // … and those on the way
 }
 
 // groups divides the sites into groups of about √n, the same on every node with the same records.
@@ -120,10 +125,11 @@ func (b *builder) groups() [][]speaker {
 	return slices.Collect(slices.Chunk(all, max(1, size)))
 }
 
-// speaker chooses how a site is reached: by its first gateway that answers, else by the first that is reached over another.
+// speaker chooses how a site is reached: by its first gateway that answers, else by the one that is reached over fewest
+// others, of equals the first.
 func (b *builder) speaker(gateways []Gateway) speaker {
 	slices.SortFunc(gateways, func(x, y Gateway) int {
-		return cmp.Or(cmp.Compare(x.Label, y.Label), cmp.Compare(x.Over, y.Over))
+		return cmp.Or(cmp.Compare(x.Label, y.Label), slices.Compare(x.Over, y.Over))
 	})
 	s := speaker{l: gateways[0].Label, site: gateways[0].Site}
 	for _, g := range gateways {
@@ -132,9 +138,10 @@ func (b *builder) speaker(gateways []Gateway) speaker {
 			return s
 		}
 	}
+	slices.SortStableFunc(gateways, func(x, y Gateway) int { return cmp.Compare(len(x.Over), len(y.Over)) })
 	for _, g := range gateways {
-		if dst, ok := b.link[g.Over]; ok && g.Over != g.Label && !slices.Contains(b.Self.Labels, g.Label) {
-			s.dst, s.to = dst, g.Label
+		if dst, ok := b.firstLink(g.Label, g.Over); ok && len(g.Over) > 0 && g.Label.Valid() && !slices.Contains(b.Self.Labels, g.Label) {
+			s.dst, s.to, s.via = dst, g.Label, g.Over
 			return s
 		}
 	}
@@ -159,8 +166,8 @@ func (b *builder) tree() []string {
 		k.Src = b.Self.Label
 		return setKey(k)
 	}
-	out := b.copies(leaves, key(label.Key{Budget: spreadLeaf, Dst: label.Broadcast}), func(to label.Label) string {
-		return key(label.Key{Budget: 1, Dst: to})
+	out := b.copies(leaves, key(label.Key{Budget: spreadLeaf, Dst: label.Broadcast}), func(s speaker) string {
+		return key(label.Key{Budget: uint8(len(s.via)), Dst: s.to})
 	})
 	return append(out, b.copies(relays, key(label.Key{Budget: spreadRelay, Dst: label.Broadcast}), nil)...)
 }
@@ -169,8 +176,9 @@ func (b *builder) tree() []string {
 func (b *builder) groupCopies() []string {
 	for _, group := range b.groups() {
 		if slices.ContainsFunc(group, func(s speaker) bool { return s.own }) {
-			return b.copies(group, setBudget(spreadLeaf), func(to label.Label) string {
-				return setBudget(1) + "," + setDst(to)
+			group = slices.DeleteFunc(group, func(s speaker) bool { return len(s.via) > relayTransit })
+			return b.copies(group, setBudget(spreadLeaf), func(s speaker) string {
+				return setBudget(uint32(len(s.via))) + "," + setDst(s.to)
 			})
 		}
 	}
@@ -178,7 +186,7 @@ func (b *builder) groupCopies() []string {
 }
 
 // copies are one for each site, the direct ones after straight has set their key, the others each after over has.
-func (b *builder) copies(sites []speaker, straight string, over func(to label.Label) string) []string {
+func (b *builder) copies(sites []speaker, straight string, over func(speaker) string) []string {
 	out := []string{straight}
 	for _, s := range sites {
 		if s.reached() && s.to == 0 {
@@ -190,8 +198,42 @@ func (b *builder) copies(sites []speaker, straight string, over func(to label.La
 	}
 	for _, s := range sites {
 		if s.reached() && s.to != 0 {
-			out = append(append(out, over(s.to)), b.copyTo(s.dst)...)
+			out = append(append(out, over(s)), manyTransits(s.via)...)
+			out = append(out, b.copyTo(s.dst)...)
+			if len(s.via) > 1 {
+				out = append(out, noTransits)
+			}
 		}
 	}
 	return out
+}
+
+// A broadcast's destination address is its own. The last of its transit gateways but one, which travels there in other frames,
+// has the first two bytes of the source address instead: all but the two bits that say what kind of address it is.
+const (
+	lastTransitField = "NXM_OF_ETH_SRC[32..47]"
+	firstBytes       = 0x0276
+)
+
+// noTransits puts back the bytes in which transit gateways of a broadcast travel.
+var noTransits = fmt.Sprintf("load:0->NXM_OF_ETH_SRC[16..31],load:%#x->%s", firstBytes, lastTransitField)
+
+// manyTransits puts the second and third transit gateway of a broadcast where those before them look.
+func manyTransits(via []label.Label) []string {
+	last := func(l label.Label) string {
+		return fmt.Sprintf("load:%#x->%s", uint16(l)>>8<<10|firstBytes&0x0300|uint16(l)&0xff, lastTransitField)
+	}
+	switch len(via) {
+	case 2:
+		return []string{last(via[1])}
+	case 3:
+		return []string{fmt.Sprintf("load:%#x->NXM_OF_ETH_SRC[16..31]", uint16(via[1])), last(via[2])}
+	}
+	return nil
+}
+
+// lastTransit has what manyTransits put there looked up as the next on the way, and puts back the bytes.
+var lastTransit = []string{
+	"move:NXM_OF_ETH_SRC[32..39]->NXM_NX_REG1[0..7]", "move:NXM_OF_ETH_SRC[42..47]->NXM_NX_REG1[8..13]",
+	fmt.Sprintf("load:%#x->%s", firstBytes, lastTransitField),
 }

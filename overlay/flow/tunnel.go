@@ -3,6 +3,7 @@ package flow
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"vcpeer/overlay/label"
 )
@@ -62,7 +63,11 @@ func (b *builder) arrive() {
 	b.add(tableArrive, 0, "")
 }
 
-// transit sends on what has a budget: to the gateway that the frame names, which no choice of ours changes.
+// priorityToSite is above what is sent on by its destination address.
+const priorityToSite = 25
+
+// transit sends on what has a budget: to the gateway that the frame names, which no choice of ours changes. Broadcasts come
+// here that are for the site of one gateway.
 func (b *builder) transit() {
 	next := []struct{ field, zero string }{
 		{"NXM_NX_TUN_ID[0..13]", ""},
@@ -76,6 +81,8 @@ func (b *builder) transit() {
 		}
 		b.add(tableTunnel, 20, matchKey(label.Key{Budget: uint8(i + 1)}, keyBudget)+","+from(fromFar), append(actions, resubmit(tableLink))...)
 	}
+	toSite := matchKey(label.Key{Budget: 2}, keyBudget) + "," + from(fromFar) + "," + toMany
+	b.add(tableTunnel, priorityToSite, toSite, slices.Concat([]string{anyPort, setReg(1, 0)}, lastTransit, []string{setBudget(1), resubmit(tableLink)})...)
 }
 
 // links says where the tunnels go of the links that this gateway offers.

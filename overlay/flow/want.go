@@ -58,9 +58,9 @@ type Gateway struct {
 	// tell of it: of a thousand gateways those are some dozens, and a table of all would serve nobody.
 	Offered bool
 	// Down says that tunnels to it do not arrive. A broadcast goes to another gateway of its site then, or, if all are so,
-	// by one transit gateway: Over, if there is one.
+	// over transit gateways: Over, in order; empty: there are none.
 	Down bool
-	Over label.Label
+	Over []label.Label
 }
 
 // Node is another node of the own site.

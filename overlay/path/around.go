@@ -2,15 +2,22 @@ package path
 
 import "vcpeer/overlay/label"
 
-// Around returns the transit gateway of the cheapest path of just one to dst, by the last plan, whose own choice comes
-// first if it is such a path; label.Site: there is none. It changes nothing.
-func (p *Planner) Around(dst label.Label) label.Label {
+// Around returns the transit gateways of a path to dst that has some, by the last plan: just one if that can be, of which the
+// plan's own choice comes first and then the cheapest, else those of the plan's choice; none: there is no such path. It
+// changes nothing.
+func (p *Planner) Around(dst label.Label) []label.Label {
 	g, v := &p.graph, p.graph.slot(dst)
 	if p.self < 0 || v < 0 || v == p.self {
-		return label.Site
+		return nil
 	}
-	if d := p.dests[dst]; d != nil && d.reached && d.route.len() == 1 {
-		return d.route.at(0)
+	var chosen []label.Label
+	if d := p.dests[dst]; d != nil && d.reached {
+		for k := range d.route.len() {
+			chosen = append(chosen, d.route.at(k))
+		}
+	}
+	if len(chosen) == 1 {
+		return chosen
 	}
 	best, least := label.Site, none
 	for x, c := range g.costs[p.self*g.n : (p.self+1)*g.n] {
@@ -18,5 +25,8 @@ func (p *Planner) Around(dst label.Label) label.Label {
 			best, least = g.label(x), c+on
 		}
 	}
-	return best
+	if best != label.Site {
+		return []label.Label{best}
+	}
+	return chosen
 }

@@ -1,6 +1,7 @@
 package path
 
 import (
+	"slices"
 	"testing"
 
 	"vcpeer/overlay/label"
@@ -87,17 +88,19 @@ func TestPathFigures(t *testing.T) {
 func TestAround(t *testing.T) {
 	for _, tt := range []struct {
 		name, events string
-		want         label.Label
+		want         []label.Label
 	}{
-		{"the cheapest", "1-3=20; 3-2=20; 1-4=10; 4-2=10", 4},
-		{"what is chosen, though another has become better", "1-3=20; 3-2=20; wait 20s; 1-4=19; 4-2=19", 3},
-		{"not with two between", "1-3=1; 3-4=1; 4-2=1; 1-5=90; 5-2=90", 5},
-		{"nor through who forwards for nobody", "1-3=1; 3-2=1; 3 notransit; 1-5=90; 5-2=90", 5},
-		{"none", "1-3=1; 3-4=1; 4-2=1", label.Site},
-		{"not itself", "1-2=1", label.Site},
+		{"the cheapest", "1-3=20; 3-2=20; 1-4=10; 4-2=10", []label.Label{4}},
+		{"what is chosen, though another has become better", "1-3=20; 3-2=20; wait 20s; 1-4=19; 4-2=19", []label.Label{3}},
+		{"not with two between where one is enough", "1-3=1; 3-4=1; 4-2=1; 1-5=90; 5-2=90", []label.Label{5}},
+		{"nor through who forwards for nobody", "1-3=1; 3-2=1; 3 notransit; 1-5=90; 5-2=90", []label.Label{5}},
+		{"two", "1-3=1; 3-4=1; 4-2=1", []label.Label{3, 4}},
+		{"three", "1-3=1; 3-4=1; 4-5=1; 5-2=1", []label.Label{3, 4, 5}},
+		{"none", "1-3=1; 3-4=1; 4-5=1; 5-6=1; 6-2=1", nil},
+		{"not itself", "1-2=1", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := newWorld(t, Default(), 1).play(tt.events).p.Around(2); got != tt.want {
+			if got := newWorld(t, Default(), 1).play(tt.events).p.Around(2); !slices.Equal(got, tt.want) {
 				t.Errorf("%s: around by %v, want %v", tt.events, got, tt.want)
 			}
 		})
