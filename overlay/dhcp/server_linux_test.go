@@ -54,7 +54,7 @@ func testServer(t *testing.T) {
 	other := vm
 	other.Name, other.Addr4, other.Addr6 = "vm2", netip.MustParsePrefix("10.77.3.10/16"), netip.MustParsePrefix("fd07::30a/64")
 	s := NewServer(slog.New(slog.DiscardHandler))
-	s.Set(map[string]Guest{"g1": vm, "g2": other, "g3": vm}) // g1 and g2 come later, g3 never does
+	s.Set(map[string]Guest{"g1": vm, "g2": other, "tap1": vm, "g3": vm}) // all come later but g3, which never does
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -64,6 +64,7 @@ func testServer(t *testing.T) {
 	t.Run("its neighbour", func(t *testing.T) { testClient4(t, two, "10.77.3.10 255.255.0.0 1458 vm2 604800 10.77.3.1") })
 	t.Run("dhclient of IPv6", func(t *testing.T) { testClient6(t, one, "fd07::309") })
 	t.Run("a router advertisement", func(t *testing.T) { testKernel(t, two) })
+	t.Run("a virtual machine", testTap)
 	t.Run("a flood", func(t *testing.T) { testFlood(t, s, one, two) })
 	t.Run("a guest that is made again", func(t *testing.T) {
 		if err := netlink.LinkDel(devicetest.Here(t).Link(t, "g1")); err != nil {
@@ -190,6 +191,50 @@ func testKernel(t *testing.T, in devicetest.Space) {
 	for _, r := range routes {
 		if r.Dst == nil || r.Dst.IP.IsUnspecified() {
 			t.Errorf("a router: %v", r)
+		}
+	}
+}
+
+// testTap speaks for a virtual machine, whose frames come and go by a tap.
+func testTap(t *testing.T) {
+	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "tap1"}, Mode: netlink.TUNTAP_MODE_TAP, Queues: 1, Flags: netlink.TUNTAP_NO_PI}
+	if err := netlink.LinkAdd(tap); err != nil {
+		t.Skipf("needs tap devices: %v", err)
+	}
+	defer tap.Fds[0].Close()
+	devicetest.Here(t).Up(t, "tap1")
+	frames := make(chan []byte, 1)
+	go func() { // until the tap is closed
+		for {
+			buffer := make([]byte, maxFrame)
+			n, err := tap.Fds[0].Read(buffer)
+			if err != nil {
+				return
+			}
+			select {
+			case frames <- buffer[:n]:
+			default: // it is asked again
+			}
+		}
+	}()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	over := time.After(10 * time.Second)
+	for {
+		select {
+		case <-again.C: // as a client does that hears nothing
+			if _, err := tap.Fds[0].Write(ask4(t, "discover")); err != nil {
+				t.Fatal(err)
+			}
+		case frame := <-frames:
+			if len(frame) > etherLen+ip4Len && frame[12] == 0x08 && frame[etherLen+9] == udp {
+				if got := told4(t, frame); !strings.HasPrefix(got, "OFFER from 10.77.3.1 to 52:54:00:01:02:03 10.77.3.9") {
+					t.Error(got)
+				}
+				return
+			}
+		case <-over:
+			t.Fatal("no offer")
 		}
 	}
 }
