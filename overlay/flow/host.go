@@ -130,7 +130,8 @@ func transits(via []label.Label) []string {
 }
 
 // group makes the path of its gateway one that falls over by itself: the first bucket whose port lives is taken, and the
-// tunnel port that all share always lives.
+// tunnel port that all share always lives. That the last bucket has: when all ports seem dead at once it is this machine that
+// is late, or a switch of another one that restarts, whose kernel goes on forwarding meanwhile.
 func (b *builder) group(p Path, port uint16) {
 	g := Group{ID: uint32(p.To), Type: "ff"}
 	bucket := func(watch uint16, leg []string, out uint16) {
@@ -141,18 +142,20 @@ func (b *builder) group(p Path, port uint16) {
 		g.Buckets = append(g.Buckets, fmt.Sprintf("watch_port:%d,actions=%soutput:%d", watch, actions, out))
 	}
 	bucket(port, b.leg(p.To, p.Via), port)
+	last := b.leg(p.To, p.Via)
 	for _, via := range p.Backups {
 		leg := b.leg(p.To, via)
 		if leg == nil {
 			continue
 		}
-		if own := b.Ports.Protected[firstHop(p.To, via)]; own != 0 {
-			bucket(own, leg, own)
-			continue
+		own := b.Ports.Protected[firstHop(p.To, via)]
+		if own == 0 {
+			last = leg // what comes after is never taken
+			break
 		}
-		bucket(b.Ports.GRE, leg, b.Ports.GRE)
-		break // it always lives: what comes after is never taken
+		bucket(own, leg, own)
 	}
+	bucket(b.Ports.GRE, last, b.Ports.GRE)
 	b.out.Groups = append(b.out.Groups, g)
 	b.add(tablePut, 60, fmt.Sprintf("reg1=%#x,reg2=%#x", uint32(p.To), viaGroup), fmt.Sprintf("group:%d", g.ID))
 }

@@ -206,18 +206,23 @@ func (w world) checkUnicast(t *rapid.T, net *flowtest.Net, nodes map[place]*flow
 }
 
 // TestGroupsFallOver: with the port of its first link down, a watched path is left for the first backup whose port lives, of
-// which the one that all share always does.
+// which the one that all share always does; with all down it is taken as if none was.
 func TestGroupsFallOver(t *testing.T) {
 	w := world{[]siteSpec{{[]label.Label{1}, 1}, {[]label.Label{2}, 1}, {[]label.Label{3}, 1}, {[]label.Label{4}, 1}, {[]label.Label{5}, 1}}}
 	from := place{0, 0}
+	backups := [][]label.Label{{2, 3}, {3, 4}, {4, 3, 5}, {5}} // the first cannot be
 	for _, tt := range []struct {
-		down []uint16
-		hops int
-	}{{nil, 1}, {[]uint16{100}, 3}, {[]uint16{100, 101}, 4}} {
+		backups [][]label.Label
+		down    []uint16
+		hops    int
+	}{
+		{backups, nil, 1}, {backups, []uint16{100}, 3}, {backups, []uint16{100, 101}, 4},
+		{backups[:2], []uint16{100}, 3}, {backups[:2], []uint16{100, 101}, 1}, {nil, []uint16{100}, 1},
+	} {
 		net, nodes := w.net(func(p place, want *Want) {
 			if p == from {
 				want.Ports.Protected = map[label.Label]uint16{2: 100, 3: 101}
-				want.Paths = []Path{{To: 2, Watched: true, Backups: [][]label.Label{{2, 3}, {3, 4}, {4, 3, 5}, {5}}}} // the first cannot be
+				want.Paths = []Path{{To: 2, Watched: true, Backups: tt.backups}}
 			}
 		})
 		nodes[from].Protected = map[uint16]netip.Addr{100: w.addr(1, 0), 101: w.addr(2, 0)}
@@ -225,7 +230,7 @@ func TestGroupsFallOver(t *testing.T) {
 		fate := net.Walk(nodes[from], w.from(from, false).With("eth_dst", w.slot(1, 0).MAC().String()))
 		want := flowtest.Delivery{Node: nodes[place{1, 0}], Port: flowtest.Local, Packet: w.from(from, false).With("eth_dst", w.slot(1, 0).MAC().String())}
 		if fate.String() != want.String() || fate.Hops != tt.hops {
-			t.Errorf("%v down: %v in %d hops, want %v in %d\n%q", tt.down, fate, fate.Hops, want, tt.hops, fate.Trace)
+			t.Errorf("%v down, backups %v: %v in %d hops, want %v in %d\n%q", tt.down, tt.backups, fate, fate.Hops, want, tt.hops, fate.Trace)
 		}
 	}
 }
