@@ -219,10 +219,11 @@ func (a *applier) round(ctx context.Context, d desired) applied {
 		}
 		return err
 	})
-	if a.info.Datapath == inUserSpace {
-		ends := d.ends()
-		step("guard", slices.Equal(ends, old.ends()), func() error { return a.guard(ctx, ends) })
+	guarded, before := d.ends(), old.ends()
+	if a.info.Datapath != inUserSpace {
+		guarded, before = nil, nil // the kernel itself is to have them; a guard may be left from when it could not forward
 	}
+	step("guard", slices.Equal(guarded, before), func() error { return a.guard(ctx, guarded) })
 	fresh := time.Since(a.setUp) < lookAtDevice
 	step("interface", fresh && reflect.DeepEqual(d.device, old.device), func() error {
 		a.setUp = time.Now()
