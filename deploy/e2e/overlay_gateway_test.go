@@ -43,7 +43,7 @@ func TestOverlaySurvivesAGateway(t *testing.T) {
 	}
 	took := n.within(30*time.Second, "all others reach each other", func() bool { return len(n.allPing(left, addrs)) == 0 })
 	t.Logf("%s is dead: all others reach each other after %v", dead, took.Round(time.Millisecond))
-	if r := near.stop(); r.lost > 0 {
+	if r := near.stop(); r.lossy() {
 		t.Errorf("the other nodes of its site lost packets to each other: %v", r)
 	}
 	t.Logf("from another site: %v", talk.stop())

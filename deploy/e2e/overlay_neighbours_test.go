@@ -32,6 +32,7 @@ func TestOverlayLeavesOthersAlone(t *testing.T) {
 	n.sh("here-1", "ovs-ofctl add-flow vcpeer0 table=99,cookie=0x5,priority=7,actions=drop")
 	n.within(20*time.Second, "its bridge is as it shall be", func() bool { o, err := n.overlayOf("here-1"); return err == nil && o.Up && len(o.Faults) == 0 })
 	hosts := n.sh("here-1", "cat /etc/hosts")
+	ours := n.sh("here-1", "ovs-vsctl list-br | grep -v theirs | sort | xargs")
 
 	talk := n.stream("here-1", "there-1", 20*time.Millisecond)
 	n.sh("here-1", `mkdir -p /var/lib/second
@@ -46,9 +47,9 @@ func TestOverlayLeavesOthersAlone(t *testing.T) {
 		return err == nil && strings.Contains(out, "inet 10.99.")
 	})
 	time.Sleep(3 * time.Second) // each has compared its bridges again
-	n.sh("here-1", "ovs-vsctl br-exists vcpeer0 && ovs-vsctl br-exists vcpeer0u && ovs-vsctl br-exists vcpeer1")
+	n.sh("here-1", "ovs-vsctl br-exists vcpeer0 && ovs-vsctl br-exists vcpeer1")
 	n.sh("here-1", "vcpeer stop --dir /var/lib/second && vcpeer uninstall --yes --dir /var/lib/second && rm -r /var/lib/second /var/lib/second.log")
-	if out := n.sh("here-1", "ovs-vsctl list-br | grep -v theirs | sort | xargs"); out != "vcpeer0 vcpeer0u" {
+	if out := n.sh("here-1", "ovs-vsctl list-br | grep -v theirs | sort | xargs"); out != ours {
 		t.Errorf("after the second was uninstalled there are bridges %s", out)
 	}
 	if got := n.flowsOf("vcpeer0"); !strings.Contains(got, "cookie=0x5,") || !strings.Contains(got, "cookie=0x7663") {
@@ -59,7 +60,7 @@ func TestOverlayLeavesOthersAlone(t *testing.T) {
 	}
 	r := talk.stop()
 	t.Logf("while the second came and went: %v; load %s", r, load())
-	if r.lost*50 > r.sent { // a busy machine loses one now and then
+	if r.lossy() && r.lost*50 > r.sent { // a busy machine loses one now and then
 		t.Error("the second one's life cost the first one packets")
 	}
 

@@ -88,7 +88,7 @@ func (n *testnet) broadcastOnce(from string, nodes []string) {
 // broadcast returns how many copies each node sees of a broadcast.
 func (n *testnet) broadcast(from string, nodes []string) map[string]int {
 	n.t.Helper()
-	const listen = `exec timeout 4 tcpdump -l -n -i vcpeer0 -c 8 'udp and port 9999 and not src host 0.0.0.0' 2>/dev/null`
+	const listen = `exec timeout %d tcpdump -l -n -i vcpeer0 -c 8 'udp and port 9999 and not src host 0.0.0.0' 2>/dev/null`
 	listeners := func(node string) int {
 		out, err := n.try(node, "grep -c . /proc/net/packet")
 		n.must(err)
@@ -101,7 +101,7 @@ func (n *testnet) broadcast(from string, nodes []string) map[string]int {
 	for _, node := range nodes {
 		before[node] = listeners(node)
 		out := new(strings.Builder)
-		cmd := n.Command(n.ctx, node, "sh", "-c", listen)
+		cmd := n.Command(n.ctx, node, "sh", "-c", fmt.Sprintf(listen, 4*patience))
 		cmd.Stdout = out
 		n.must(cmd.Start())
 		heard[node], ends = out, append(ends, cmd.Wait)
@@ -189,7 +189,7 @@ func (n *testnet) leaves(node string, others []string) {
 			return err == nil && !strings.Contains(flows, addr) && !strings.Contains(flows, mac(addr)) && !strings.Contains(flows, "44.128.3.1")
 		})
 	}
-	if r := talk.stop(); r.lost > 0 {
+	if r := talk.stop(); r.lossy() {
 		n.t.Errorf("a leave cost two others packets: %v", r)
 	}
 }
