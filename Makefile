@@ -37,6 +37,10 @@ test: ## install what the tests need, run all of them with the race detector
 	deploy/test/packages.sh
 	deploy/test/run.sh
 
+.PHONY: test-kernel
+test-kernel: ## the network's tests on Debian's kernel, in a virtual machine (some 20 minutes; deploy/test/kernel.sh tells more)
+	deploy/test/kernel.sh
+
 .PHONY: bench
 bench: build ## measure what users wait for; BENCH_ONLY=overlay (root): the network against static GRE, tinc, babeld
 	deploy/bench/run.sh
