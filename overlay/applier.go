@@ -216,9 +216,11 @@ func (a *applier) round(ctx context.Context, d desired) applied {
 		changes, err := a.sw.Program(ctx, a.name, a.tables)
 		if err == nil && !changes.None() {
 			r.written = time.Now()
+			a.made["waiting"] = false
 		}
 		return err
 	})
+	step("waiting", true, func() error { return device.Resolve(a.name, d.macs()) })
 	guarded, before := d.ends(), old.ends()
 	if a.info.Datapath != inUserSpace {
 		guarded, before = nil, nil // the kernel itself is to have them; a guard may be left from when it could not forward

@@ -50,6 +50,23 @@ func (d desired) ends() []netip.Addr {
 	return out
 }
 
+// macs returns the MAC of each address in the network that the tables know; nil: it is not there.
+func (d desired) macs() func(netip.Addr) net.HardwareAddr {
+	known := make(map[netip.Addr]flow.Slot, 2*len(d.want.Hosts))
+	for _, h := range d.want.Hosts {
+		known[h.Slot.Addr4(d.want.Self.Net4)] = h.Slot
+		if d.want.Self.Net6.IsValid() {
+			known[h.Slot.Addr6(d.want.Self.Net6)] = h.Slot
+		}
+	}
+	return func(a netip.Addr) net.HardwareAddr {
+		if slot, ok := known[a]; ok {
+			return slot.MAC()
+		}
+		return nil
+	}
+}
+
 // nics are the interfaces that tunnels come by.
 func (d desired) nics() (out []string) {
 	for _, l := range d.local {
