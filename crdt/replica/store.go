@@ -35,6 +35,8 @@ type store struct {
 	dir  string
 	free func(dir string) (free, total uint64, err error)
 	fail func() error // nil but in tests: what the next write ends with
+
+	compaction compaction
 }
 
 func openStore(dir string, log *slog.Logger) (*store, error) {
@@ -43,9 +45,9 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 		WithSyncWrites(true).
 		WithMemTableSize(memTableBytes).
 		WithNumMemtables(2).
-		WithNumLevelZeroTables(2).
+		WithNumLevelZeroTables(levelZeroTables).
 		WithNumLevelZeroTablesStall(6).
-		WithNumCompactors(2).
+		WithNumCompactors(0). // see compaction
 		WithNumGoroutines(2).
 		WithBlockCacheSize(4 << 20).
 		WithIndexCacheSize(4 << 20).
@@ -57,10 +59,11 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open records in %s: %w", dir, err)
 	}
-	return &store{db: db, dir: dir, free: diskSpace}, nil
+	return &store{db: db, dir: dir, free: diskSpace, compaction: startCompaction(db, log)}, nil
 }
 
 func (s *store) close() error {
+	s.compaction.stop()
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("close records: %w", err)
 	}
@@ -86,6 +89,7 @@ func (s *store) write(puts []put) error {
 	if err != nil {
 		return fmt.Errorf("write records: %w", err)
 	}
+	s.compaction.look()
 	return nil
 }
 
@@ -101,6 +105,7 @@ func (s *store) drop(keys [][]byte) error {
 	if err != nil {
 		return fmt.Errorf("drop damaged records: %w", err)
 	}
+	s.compaction.look()
 	return nil
 }
 
