@@ -121,7 +121,7 @@ func (c *core) start() error {
 	}
 	c.node = node
 	c.rd, c.soft, c.term, c.settled = raft.Ready{}, raft.SoftState{}, c.store.hard.Term, false
-	if voters := c.store.conf.GetVoters(); len(voters) == 1 && voters[0] == c.id && len(c.store.conf.GetVotersOutgoing()) == 0 {
+	if c.soleVoter() {
 		// Nobody else could lead: no reason to wait for the timeout.
 		return node.Campaign()
 	}
@@ -358,6 +358,17 @@ func (c *core) observeState() {
 }
 
 func (c *core) leading() bool { return c.soft.RaftState == raft.StateLeader }
+
+// soleVoter reports whether nobody else could lead.
+func (c *core) soleVoter() bool {
+	voters := c.store.conf.GetVoters()
+	return len(voters) == 1 && voters[0] == c.id && len(c.store.conf.GetVotersOutgoing()) == 0
+}
+
+// alone reports whether time alone moves nothing: a group of one has nobody to tell that its leader lives.
+func (c *core) alone() bool {
+	return c.soleVoter() && len(c.store.conf.GetLearners()) == 0 && c.leading() && !c.change.active && c.transfer.done == nil
+}
 
 // leader returns the node that leads, as far as is known; zero: none.
 func (c *core) leader() crdt.NodeID { return c.roster[c.soft.Lead] }

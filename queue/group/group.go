@@ -254,7 +254,7 @@ func (g *Group) request(ctx context.Context, f func(l *loop, done func(error))) 
 	}
 }
 
-// Status returns the newest snapshot, at most a tick old. It shares no memory that changes.
+// Status returns the newest snapshot, at most 250 ms old. It shares no memory that changes.
 func (g *Group) Status() Status { return *g.status.Load() }
 
 // LeaderChanges tells of a new leader. It holds the newest only: who reads late misses what is no longer true.

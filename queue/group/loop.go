@@ -27,6 +27,7 @@ type loop struct {
 	writing bool // a snapshot is being written; its outcome comes by written
 	written chan snapshotOutcome
 
+	stride    int  // ticks that come at once
 	receiving bool // a snapshot is coming in
 	shown     vital
 
@@ -75,6 +76,7 @@ func (l *loop) run(ctx context.Context) (err error) {
 		l.core.transfer = l.core.transfer.end(ErrStopped)
 	}()
 	l.space()
+	l.stride = 1
 	tick, plan := time.NewTicker(l.cfg.Tick), time.NewTicker(planEvery)
 	ask, space := time.NewTicker(askEvery), time.NewTicker(spaceEvery)
 	defer tick.Stop()
@@ -88,6 +90,10 @@ func (l *loop) run(ctx context.Context) (err error) {
 		if v := l.vital(); v != l.shown {
 			l.shown = v
 			l.g.publish()
+		}
+		if n := l.ticksAtOnce(); n != l.stride {
+			l.stride = n
+			tick.Reset(time.Duration(n) * l.cfg.Tick)
 		}
 		select {
 		case <-ctx.Done():
@@ -131,11 +137,24 @@ func (l *loop) vital() vital {
 	return vital{c.soft, c.term, c.settled, c.store.conf, l.full, l.parked, l.hint}
 }
 
+// tick moves the core's time by what has gone by.
 func (l *loop) tick() error {
-	if !l.parked {
+	if l.parked {
+		return nil
+	}
+	for range l.stride {
 		l.core.tick()
 	}
 	return nil
+}
+
+// ticksAtOnce is how many ticks come together: one by one they are a good part of what wakes an idle node, and where
+// nobody else takes part only the plan waits for them.
+func (l *loop) ticksAtOnce() int {
+	if !l.core.alone() {
+		return 1
+	}
+	return max(1, int(planEvery/l.cfg.Tick))
 }
 
 // messages takes what has come, the given one first, without waiting for more.
