@@ -140,12 +140,10 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 	var labels []label.Label
 	each(t, func(g Node) { labels = append(labels, g.Label) })
 	slices.Sort(labels)
-	idle := s.idle(now)
+	inUse := s.inUse(now)
 	paths := map[label.Label][][]label.Label{}
-	if !idle { // else their links' own ends look after them
-		for _, c := range s.detours() {
-			paths[c.Dst] = [][]label.Label{c.Via}
-		}
+	for _, c := range s.detours(now) {
+		paths[c.Dst] = [][]label.Label{c.Via}
 	}
 	rtt := map[label.Label]time.Duration{}
 	for _, m := range s.links {
@@ -155,7 +153,7 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 	class := map[label.Label]probe.Class{}
 	for i, l := range labels {
 		class[l] = classes[i]
-		if idle && rtt[l] > 0 {
+		if !inUse[l] && rtt[l] > 0 {
 			class[l] = max(class[l], probe.Near)
 		}
 	}
@@ -184,9 +182,12 @@ func (s *session) targets(now time.Time) (probe.Self, []probe.Target) {
 // maxDetours bounds how many paths are probed, so that the cost of a large cluster is bounded.
 const maxDetours = 24
 
-// detours are the paths over others that are probed from end to end: those with the least RTT.
-func (s *session) detours() []path.Choice {
-	choices := slices.DeleteFunc(slices.Clone(s.table.Choices), func(c path.Choice) bool { return len(c.Via) == 0 })
+// detours are the paths over others that are probed from end to end: of those in use the ones with the least RTT. After the
+// others look the ends of their links.
+func (s *session) detours(now time.Time) []path.Choice {
+	choices := slices.DeleteFunc(slices.Clone(s.table.Choices), func(c path.Choice) bool {
+		return len(c.Via) == 0 || !s.traffic.lately(c.Dst, len(s.peers.far), now)
+	})
 	slices.SortStableFunc(choices, func(a, b path.Choice) int { return cmp.Compare(a.RTT, b.RTT) })
 	return choices[:min(len(choices), maxDetours)]
 }

@@ -297,7 +297,7 @@ func TestAlarmsForNothing(t *testing.T) {
 	}
 	expect := func(what string, want time.Duration) {
 		t.Helper()
-		if got := w.intervals(false, now)[7]; got != want {
+		if got := w.intervals(map[label.Label]bool{7: true}, now)[7]; got != want {
 			t.Errorf("%s: every %v, want %v", what, got, want)
 		}
 	}
@@ -312,7 +312,7 @@ func TestAlarmsForNothing(t *testing.T) {
 		down(time.Second / 2)
 	}
 	expect("after many", 8*bfdEvery)
-	if got := w.intervals(true, now)[7]; got != bfdIdle {
+	if got := w.intervals(nil, now)[7]; got != bfdIdle {
 		t.Errorf("without traffic: every %v, want %v", got, bfdIdle)
 	}
 	for i := range 3 {

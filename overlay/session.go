@@ -57,8 +57,7 @@ type session struct {
 	desired   desired
 	applier   *applier
 	done      applied // what the applier last reported
-	began     time.Time
-	busy      time.Time // when programs or guests last used the network; zero: not yet
+	traffic   traffic
 	guests    guestPorts
 	settled   time.Time                             // from when on what an earlier daemon left is replaced
 	looked    time.Time                             // when the machine's addresses were
@@ -70,23 +69,12 @@ type session struct {
 	doubted   map[label.Label][]path.Link           // rows without them
 }
 
-// idleAfter is how long after the last frame a node takes it that nobody waits for its links. One of a small cluster
-// takes itself for busy when it starts: there that costs little.
-const (
-	idleAfter = 5 * time.Minute
-	small     = 8 // gateways of other sites
-)
-
-func (s *session) idle(now time.Time) bool {
-	return now.Sub(s.busy) > idleAfter && (now.Sub(s.began) > idleAfter || len(s.peers.far) > small)
-}
-
 // tick is how often a session looks at its measurements and at what time alone changes.
 const tick = 300 * time.Millisecond
 
 func newSession(n *Network, sw *ovs.Switch, info ovs.Info) *session {
 	s := &session{
-		n: n, sw: sw, info: info, began: time.Now(), planner: path.New(path.Default()), choices: choices{},
+		n: n, sw: sw, info: info, traffic: traffic{began: time.Now(), sent: map[label.Label]time.Time{}}, planner: path.New(path.Default()), choices: choices{},
 		watch:  watch{most: n.cfg.Protect, used: map[label.Label]time.Time{}, ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}},
 		guests: guestPorts{}, wasUp: map[probe.ID]bool{}, doubts: map[doubtful]time.Time{}, doubted: map[label.Label][]path.Link{},
 	}
@@ -174,7 +162,7 @@ func (s *session) hear(ev ovs.Event) {
 	case ovs.Changed:
 		s.applier.again()
 	case ovs.Busy:
-		s.busy = time.Now()
+		s.traffic.note(behindWhich(s.desired.want, ev.Hosts), time.Now())
 	case ovs.PortMoved: // of our own doing, or the next comparison sees it
 	}
 }
@@ -310,7 +298,7 @@ func (s *session) apply(links []measured, now time.Time) {
 	s.settled = time.Time{}
 	s.watch.choose(s.nearest(links), s.heard.watchers(s.topology, s.topology.self.Label), now)
 	next := s.desire(decided{
-		table: s.table, protected: maps.Clone(s.watch.ports), every: s.watch.intervals(s.idle(now), now), watched: s.watch.believed(now), offered: s.offered(links),
+		table: s.table, protected: maps.Clone(s.watch.ports), every: s.watch.intervals(s.inUse(now), now), watched: s.watch.believed(now), offered: s.offered(links),
 		guests: s.guests.ports(), linkMTU: s.linkMTU, largest: s.largest(), around: s.around(links),
 		askAgent: s.info.Datapath != inUserSpace,
 	})

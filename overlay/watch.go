@@ -41,7 +41,7 @@ const (
 )
 
 // bfdEvery is how often the ends of a watched link say that it lives. Three missed are a failure, so that a path falls over
-// within 300 ms together with what was on the way. A node without traffic asks to be told less often.
+// within 300 ms together with what was on the way. Where there is no traffic it is asked less often.
 const (
 	bfdEvery = 70 * time.Millisecond
 	bfdIdle  = 8 * bfdEvery
@@ -161,8 +161,8 @@ func (w *watch) heard(l label.Label, up bool, text string, now time.Time) (chang
 	return changed
 }
 
-// intervals says how often the other end of each watched link is to say that it lives.
-func (w *watch) intervals(idle bool, now time.Time) map[label.Label]time.Duration {
+// intervals says how often the other end of each watched link is to say that it lives; inUse are those that matter most.
+func (w *watch) intervals(inUse map[label.Label]bool, now time.Time) map[label.Label]time.Duration {
 	out := map[label.Label]time.Duration{}
 	for l := range w.ports {
 		s := w.bfd[l]
@@ -171,7 +171,7 @@ func (w *watch) intervals(idle bool, now time.Time) map[label.Label]time.Duratio
 			w.bfd[l] = s
 		}
 		out[l] = bfdEvery << s.alarms
-		if idle {
+		if !inUse[l] {
 			out[l] = max(out[l], bfdIdle)
 		}
 	}

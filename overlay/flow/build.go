@@ -62,6 +62,9 @@ const LearnedCookie = uint64(Magic)<<48 | 1
 // and no frame of the agents.
 const DataTable = tableOut
 
+// HostTable is the table whose flows each match the MAC address of a machine, of frames that are to go to it.
+const HostTable = tableHost
+
 // builder collects the flows for one Want.
 type builder struct {
 	Want

@@ -16,6 +16,11 @@ func (s Slot) MAC() net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0x76, 0, 0, byte(s >> 8), byte(s)}
 }
 
+// SlotOf is the machine with a MAC address as above; false: it is no machine's.
+func SlotOf(mac [6]byte) (Slot, bool) {
+	return Slot(mac[4])<<8 | Slot(mac[5]), [4]byte(mac[:4]) == [4]byte{0x02, 0x76}
+}
+
 // Ports are the OpenFlow port numbers of the bridge.
 type Ports struct {
 	Control   uint16                 // the agent's

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"vcpeer/overlay/flow"
 )
 
 // Kind says what an Event is about.
@@ -16,7 +18,7 @@ const (
 	Changed                   // somebody else changed Bridge (its ports, flows or groups): Ensure and Program
 	PortMoved                 // State of Port is another: number, link or error
 	BFDMoved                  // what BFD says of Port is another
-	Busy                      // programs or guests sent or got frames over Bridge since flows were last counted
+	Busy                      // programs or guests sent or got frames over Bridge since flows were last counted, to Hosts
 )
 
 func (k Kind) String() string {
@@ -32,10 +34,11 @@ const (
 // Event is something that happened by itself or by somebody else's hand.
 type Event struct {
 	Kind   Kind
-	Daemon string    // of Gone and Restarted
-	Bridge string    // empty with Ovsdb
-	Port   string    // of PortMoved and BFDMoved
-	State  PortState // of PortMoved and BFDMoved
+	Daemon string      // of Gone and Restarted
+	Bridge string      // empty with Ovsdb
+	Port   string      // of PortMoved and BFDMoved
+	State  PortState   // of PortMoved and BFDMoved
+	Hosts  []flow.Slot // of Busy, in order
 }
 
 func (e Event) String() string {

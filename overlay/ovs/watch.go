@@ -6,15 +6,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
-
-	"vcpeer/overlay/flow"
 )
 
 // watcher holds an OpenFlow 1.4 connection to one bridge. Its end tells at once that ovs-vswitchd went away, and with it
@@ -102,6 +99,7 @@ const (
 	ofEchoReply        = 3
 	ofMultipartRequest = 18
 	ofMultipartReply   = 19
+	ofFlow             = 1
 	ofAggregate        = 2
 	ofHeader           = 8
 	silence            = 10 * time.Second // longer without an answer: the connection counts as dead
@@ -149,7 +147,9 @@ func (w *watcher) serve(ctx context.Context, c net.Conn, ready func()) error {
 				return err
 			}
 		case ofMultipartReply:
-			n.answer(xid, body)
+			if err := n.answer(xid, body, c); err != nil {
+				return err
+			}
 		case ofError:
 			w.log.Warn("OpenFlow error", "body", fmt.Sprintf("%x", body[:min(len(body), 16)]))
 		}
@@ -180,75 +180,4 @@ func receive(in *bufio.Reader) (kind byte, xid uint32, body []byte, err error) {
 	}
 	_, err = in.Discard(n) // leaves the bytes where they are until the next Peek
 	return all[1], binary.BigEndian.Uint32(all[4:]), all[ofHeader:], err
-}
-
-// count asks how many flows of ours there are: those with our magic, without those that are left to learn(); and whether
-// flow.DataTable has seen frames since it was last asked.
-type count struct {
-	w    *watcher
-	xid  uint32 // of the last question of a round
-	turn uint64 // when the round was asked
-	left int    // answers to come about flows
-	sum  int64
-
-	frames uint64 // that flow.DataTable has seen; fewer than before: some flows are new
-}
-
-// allTables is OFPTT_ALL.
-const allTables = 0xff
-
-func (n *count) ask(out io.Writer) error {
-	n.turn, n.left, n.sum = n.w.turn.Load(), 1+len(n.w.leave), 0
-	const magic = uint64(flow.Magic) << 48
-	batch := n.question(nil, flow.DataTable, magic, flow.CookieMask)
-	batch = n.question(batch, allTables, magic, flow.CookieMask)
-	for _, c := range n.w.leave {
-		batch = n.question(batch, allTables, c, ^uint64(0))
-	}
-	_, err := out.Write(batch)
-	return err
-}
-
-// question appends an aggregate request for the flows of a table with such cookies.
-func (n *count) question(b []byte, table byte, cookie, mask uint64) []byte {
-	n.xid++
-	body := []byte{0, ofAggregate, 0, 0, 0, 0, 0, 0, table, 0, 0, 0}
-	body = append(body, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0)
-	body = binary.BigEndian.AppendUint64(body, cookie)
-	body = binary.BigEndian.AppendUint64(body, mask)
-	body = append(body, 0, 1, 0, 4, 0, 0, 0, 0) // no match fields
-	return append(b, message(ofMultipartRequest, n.xid, body)...)
-}
-
-// answer takes one reply; with the last of a round it compares.
-func (n *count) answer(xid uint32, body []byte) {
-	if len(body) < 32 || binary.BigEndian.Uint16(body) != ofAggregate {
-		return
-	}
-	packets, flows := binary.BigEndian.Uint64(body[8:]), int64(binary.BigEndian.Uint32(body[24:]))
-	switch ago, flowQuestions := n.xid-xid, uint32(1+len(n.w.leave)); {
-	case ago > flowQuestions: // of an earlier round
-		return
-	case ago == flowQuestions:
-		if packets > n.frames && n.frames > 0 {
-			n.w.mail.put(Event{Kind: Busy, Bridge: n.w.name})
-		}
-		n.frames = max(packets, 1)
-		return
-	case ago == flowQuestions-1:
-		n.sum += flows
-	default:
-		n.sum -= flows
-	}
-	if n.left--; n.left > 0 {
-		return
-	}
-	expect := n.w.expect.Load()
-	if n.turn%2 == 1 || n.turn != n.w.turn.Load() || expect < 0 || n.sum == expect {
-		return
-	}
-	n.w.touched.Store(true)
-	n.w.expect.Store(-1) // told once; Program sets it anew
-	n.w.log.Info("somebody changed flows", "want", expect, "have", n.sum)
-	n.w.mail.put(Event{Kind: Changed, Bridge: n.w.name})
 }

@@ -22,9 +22,8 @@
 //
 // One tick is 50 ms, a heartbeat 2 ticks, an election timeout 8 to 16 ticks: writes come back about half a second after a
 // leader is gone. The timeout stays ten times above the slowest usual fsync (10 to 50 ms on a busy disk), and heartbeats,
-// which are most of what an idle node does, stay few. A member that is its group's only one takes five ticks at once, since it
-// has nobody to tell. The loop that ticks also syncs, so a leader whose disk hangs stops
-// its heartbeats and is replaced.
+// which are most of what an idle node does, stay few; the only member of a group takes five ticks at once, since it has nobody
+// to tell. The loop that ticks also syncs, so a leader whose disk hangs stops its heartbeats and is replaced.
 //
 // # Use
 //
