@@ -104,9 +104,11 @@ func (o *choice) back(gre *measured, now time.Time) bool {
 	return now.Sub(gre.since) >= rest && now.Sub(o.since) >= rest
 }
 
-// isWorse reports whether a GRE link that works takes longer than a sealed one by more than that, or loses more.
+// isWorse reports whether a GRE link that works takes longer than a sealed one by more than that, beyond what both vary by
+// anyhow, or loses more.
 func isWorse(gre, seal *measured, longer time.Duration, more float64, now time.Time) bool {
-	return gre.rtt > 0 && seal.rtt > 0 && gre.rtt > seal.rtt+longer || lossOf(gre, now)-lossOf(seal, now) > more
+	slower := gre.rtt > 0 && seal.rtt > 0 && gre.rtt > seal.rtt+longer+gre.jitter+seal.jitter
+	return slower || lossOf(gre, now)-lossOf(seal, now) > more
 }
 
 func lossOf(m *measured, now time.Time) float64 {

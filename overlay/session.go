@@ -51,8 +51,7 @@ type session struct {
 	links    []measured     // of them those in use
 	row      path.Row
 
-	said      saying // what was last published …
-	saidAt    time.Time
+	voice     voice
 	facts     Facts
 	desired   desired
 	applier   *applier
@@ -256,38 +255,9 @@ func (s *session) choosePeers() {
 // say tells the other gateways of this one's links when there is news, and now and then, since what is old is forgotten.
 func (s *session) say(links []measured, now time.Time) {
 	next := saying{row: s.ownRow(links), watch: s.watch.wish}
-	if now.Sub(s.saidAt) < s.sayGap(next) {
-		return
+	if s.voice.due(next, now) {
+		s.n.cfg.Publish(next.encode())
 	}
-	s.said, s.saidAt = next, now
-	s.n.cfg.Publish(next.encode())
-}
-
-// What a gateway says is repeated before it is forgotten, and small news wait for more: each costs every node a message.
-const (
-	sayAgain  = 90 * time.Second
-	sayShapes = 500 * time.Millisecond // between news of what links there are
-	sayRTTs   = 5 * time.Second        // between those of how good they are
-)
-
-// sayGap is how long after what was last said next is to be said.
-func (s *session) sayGap(next saying) time.Duration {
-	switch {
-	case worse(s.said.row, next.row):
-		return 0
-	case path.Reshaped(s.said.row, next.row) || !slices.Equal(s.said.watch, next.watch):
-		return sayShapes
-	case path.Significant(s.said.row, next.row):
-		return sayRTTs
-	}
-	return sayAgain
-}
-
-// worse reports that a link that was up is not: news that others wait for.
-func worse(old, now path.Row) bool {
-	return slices.ContainsFunc(now.Links, func(l path.Link) bool {
-		return !l.Up && slices.ContainsFunc(old.Links, func(o path.Link) bool { return o.To == l.To && o.Up })
-	})
 }
 
 // apply has the applier make what follows.
