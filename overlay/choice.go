@@ -21,8 +21,8 @@ type choice struct {
 const (
 	// A GRE link that never answered is given up after patience: where it works an answer comes at once.
 	patience = time.Second
-	// backAfter is how long a GRE link must have worked before it is taken again, doubled with every time that it was left, up
-	// to backMost, and forgotten when it has been in use for backForget.
+	// backAfter is how long a GRE link must have worked before it is taken again, four times as long with every time that it was
+	// left, up to backMost, and forgotten when it has been in use for backForget.
 	backAfter  = 2 * time.Second
 	backMost   = time.Minute
 	backForget = 5 * time.Minute
@@ -100,7 +100,7 @@ func outlasts(m, silent *measured) bool { return m.answered.After(silent.missing
 
 // back reports whether a GRE link has worked for long enough to be taken again.
 func (o *choice) back(gre *measured, now time.Time) bool {
-	rest := min(backAfter<<min(max(o.left-1, 0), 10), backMost)
+	rest := min(backAfter<<(2*min(max(o.left-1, 0), 5)), backMost)
 	return now.Sub(gre.since) >= rest && now.Sub(o.since) >= rest
 }
 
