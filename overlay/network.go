@@ -46,7 +46,8 @@ type Network struct {
 	heard   atomic.Pointer[[]Heard]
 	ways    atomic.Pointer[map[crdt.NodeID]Way]
 	sealing *sealing      // nil: there are no sealed links
-	wake    chan struct{} // holds one: something was handed over
+	wake    chan struct{} // holds one: something was handed over …
+	urgent  chan struct{} // … that cannot wait
 	asks    chan func(*session)
 
 	status atomic.Pointer[func() Status]
@@ -81,7 +82,7 @@ func New(cfg Config) (*Network, error) {
 	if cfg.Wants == nil {
 		cfg.Wants = func([]crdt.NodeID) {}
 	}
-	n := &Network{cfg: cfg, wake: make(chan struct{}, 1), asks: make(chan func(*session)), guests: map[string]string{}}
+	n := &Network{cfg: cfg, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), asks: make(chan func(*session)), guests: map[string]string{}}
 	if cfg.Send != nil {
 		var err error
 		if n.sealing, err = newSealing(cfg); err != nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"time"
 
 	"vcpeer/crdt"
 	"vcpeer/overlay/device"
@@ -22,11 +23,19 @@ type Way struct {
 	Stream   io.ReadWriteCloser // nil: there is none. The Network closes it when it fails or is not needed any more
 }
 
+// first is what frames are sent by, to be compared with what they were sent by before.
+func (w Way) first() any {
+	if len(w.Sessions) > 0 {
+		return w.Sessions[0].ID
+	}
+	return w.Stream
+}
+
 // SetWays says how the members are reached that sealed links are wanted to, from now on; see Config.Wants. The Network keeps
 // the map: it must not change.
 func (n *Network) SetWays(ways map[crdt.NodeID]Way) {
 	n.ways.Store(&ways)
-	n.touch()
+	poke(n.urgent) // until it is known how a member is reached that was away, all its frames are lost
 }
 
 // Receive takes datagrams of sealed links. It never waits.
@@ -127,7 +136,9 @@ type toldPeers struct {
 
 // sealPeers says who the peers of the sealed links are: gateways of other sites that the records name and that are reached. One
 // that was evicted is none from this round on.
-func (s *session) sealPeers() {
+// A link that others carry from now on, as after a restart of the other end, works at once, but BFD takes a second or two to say
+// so again: its word does not count meanwhile.
+func (s *session) sealPeers(now time.Time) {
 	next := toldPeers{s.lookedAt, s.n.ways.Load()}
 	if s.n.sealing == nil || next == s.told || next.ways == nil {
 		return
@@ -141,6 +152,12 @@ func (s *session) sealPeers() {
 			return
 		}
 		peers = append(peers, sealed.Peer{ID: g.ID, Label: g.Label, Sessions: w.Sessions, Stream: w.Stream})
+		if by := w.first(); s.carriedBy[g.Label] != by {
+			s.carriedBy[g.Label] = by
+			if s.choices.kind(g.Label) == path.Sealed {
+				s.watch.renew(g.Label, now)
+			}
+		}
 		if len(w.Sessions) > 0 {
 			s.over[sealedAddr(g.Label)] = w.Sessions[0].Remote.Addr()
 		}

@@ -35,6 +35,7 @@ type session struct {
 	wants      []crdt.NodeID             // whom sealed links are wanted to, as last told
 	told       toldPeers                 // of the sealed links
 	over       map[netip.Addr]netip.Addr // where the datagrams of the sealed link with an address go
+	carriedBy  map[label.Label]any       // what carries the sealed link with each gateway; see Way.first
 
 	uplink   uplink
 	watch    watch
@@ -73,7 +74,7 @@ const tick = 300 * time.Millisecond
 
 func newSession(n *Network, sw *ovs.Switch, info ovs.Info) *session {
 	s := &session{
-		n: n, sw: sw, info: info, traffic: traffic{began: time.Now(), sent: map[label.Label]time.Time{}}, planner: path.New(path.Default()), choices: choices{},
+		n: n, sw: sw, info: info, traffic: traffic{began: time.Now(), sent: map[label.Label]time.Time{}}, planner: path.New(path.Default()), choices: choices{}, carriedBy: map[label.Label]any{},
 		watch:  watch{most: n.cfg.Protect, used: map[label.Label]time.Time{}, ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}},
 		guests: guestPorts{}, wasUp: map[probe.ID]bool{}, doubts: map[doubtful]time.Time{}, doubted: map[label.Label][]path.Link{},
 	}
@@ -107,6 +108,7 @@ func (s *session) run(ctx context.Context) error {
 			}
 		case <-late.C:
 		case <-s.urgent:
+		case <-s.n.urgent:
 		case <-ticker.C:
 		case done := <-s.applier.results:
 			s.took(done)
@@ -207,7 +209,7 @@ func (s *session) look(now time.Time) bool {
 		return false
 	}
 	s.choosePeers()
-	s.sealPeers()
+	s.sealPeers(now)
 	return true
 }
 

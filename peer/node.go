@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -44,15 +45,20 @@ type node struct {
 	failed chan error     // holds the first failure of a part that the node cannot do without
 	cancel func()         // ends what run started
 	tasks  sync.WaitGroup // what run started
+
+	// What carries frames between sites in this process ends after everything else: until then traffic goes on.
+	hangUp   func()
+	carriers sync.WaitGroup
 }
 
 // startNode starts the parts of a node that belongs to a cluster. On an error all that was started has ended.
 func (d *Daemon) startNode(ctx context.Context, records *replica.Replica, net *fabric.Fabric) (_ *node, err error) {
 	d.enter(phaseStarting, "starting membership and queue")
-	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ended by shutdown, in its order
+	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // both ended by shutdown, in its order
+	carryCtx, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	n := &node{
 		self: net.Self(), log: d.log, events: d.events, replica: records, fabric: net,
-		stop: d.stop, failed: make(chan error, 1), cancel: cancel, asAccounts: d.cfg.JobsAs == config.JobsAsAccount,
+		stop: d.stop, failed: make(chan error, 1), cancel: cancel, hangUp: hangUp, asAccounts: d.cfg.JobsAs == config.JobsAsAccount,
 	}
 	defer func() {
 		if err != nil {
@@ -60,6 +66,12 @@ func (d *Daemon) startNode(ctx context.Context, records *replica.Replica, net *f
 		}
 	}()
 	n.learnAddresses()
+	last := &recall{file: filepath.Join(d.cfg.State, "last-seen.json")}
+	before, err := last.read()
+	if err != nil {
+		n.log.Info("members are dialled only when they are needed", "err", err)
+	}
+	n.redial(runCtx, before)
 	if err := n.startGossip(d); err != nil {
 		return nil, err
 	}
@@ -76,12 +88,13 @@ func (d *Daemon) startNode(ctx context.Context, records *replica.Replica, net *f
 	if n.host, err = d.startIntegration(runCtx, n); err != nil {
 		return nil, err
 	}
-	if err := d.startOverlay(runCtx, n); err != nil {
+	if err := d.startOverlay(runCtx, carryCtx, n); err != nil {
 		return nil, err
 	}
 	d.startGuests(n)
 	n.serveOverlayAsks()
 	n.tasks.Go(func() { d.keepHostFile(runCtx, n) })
+	n.tasks.Go(func() { n.keepRecalled(runCtx, last) })
 	n.tasks.Go(func() { n.directory.run(runCtx) })
 	n.tasks.Go(func() { n.followRecords(runCtx) })
 	n.tasks.Go(func() { n.followMembers(runCtx) })
@@ -321,8 +334,11 @@ func (n *node) shutdown(ctx context.Context, why ending) {
 	}
 	n.cancel()
 	n.tasks.Wait()
-	if n.overlay != nil && why != stopping { // of one that comes back, traffic goes on meanwhile
-		step("network", 5*time.Second, n.overlay.Remove)
+	if why != stopping { // the traffic of one that comes back goes on meanwhile, as long as it can
+		n.endTraffic()
+		if n.overlay != nil {
+			step("network", 5*time.Second, n.overlay.Remove)
+		}
 	}
 	if n.spread != nil {
 		n.spread.Close()
@@ -333,4 +349,11 @@ func (n *node) shutdown(ctx context.Context, why ending) {
 	for _, c := range n.closers {
 		step("store", time.Second, func(context.Context) error { return c() })
 	}
+	n.endTraffic()
+}
+
+// endTraffic ends what carries frames between sites. Any number of times.
+func (n *node) endTraffic() {
+	n.hangUp()
+	n.carriers.Wait()
 }

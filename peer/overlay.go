@@ -31,7 +31,8 @@ func inOverlay(view *crdt.View, a netip.Addr) bool {
 
 // startOverlay starts this node's part of the network over all sites. A machine that cannot take part has a node all the
 // same: the Network says what is missing, and comes up when it is there.
-func (d *Daemon) startOverlay(ctx context.Context, n *node) error {
+// What carries frames ends with carry.
+func (d *Daemon) startOverlay(ctx, carry context.Context, n *node) error {
 	if d.cfg.Overlay != config.OverlayOn {
 		return nil
 	}
@@ -39,17 +40,19 @@ func (d *Daemon) startOverlay(ctx context.Context, n *node) error {
 	network, err := overlay.New(overlay.Config{
 		Self: n.self, Protect: d.cfg.Protect, Underlay: underlayFilter(n.replica.View, d.cfg.Underlay), Log: n.log,
 		Publish: n.publishLinks,
-		Facts:   func(f overlay.Facts) { n.tasks.Go(func() { n.putFacts(ctx, f, d.cfg.Transit == config.TransitOff) }) },
-		Tell:    func(code, text string) { n.events.Add(code, text) },
-		Send:    n.fabric.SendPackets, Wants: sealer.want,
+		Facts: func(f overlay.Facts) {
+			n.carriers.Go(func() { n.putFacts(carry, f, d.cfg.Transit == config.TransitOff) })
+		},
+		Tell: func(code, text string) { n.events.Add(code, text) },
+		Send: n.fabric.SendPackets, Wants: sealer.want,
 	})
 	if err != nil {
 		return err
 	}
 	n.overlay = network
-	n.tasks.Go(func() { n.fail("network", network.Run(ctx)) })
+	n.carriers.Go(func() { n.fail("network", network.Run(carry)) })
+	n.carriers.Go(func() { sealer.run(carry) })
 	n.tasks.Go(func() { n.followLinks(ctx) })
-	n.tasks.Go(func() { sealer.run(ctx) })
 	return nil
 }
 

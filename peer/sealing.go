@@ -50,6 +50,7 @@ type sealedWay struct {
 	fails  int          // in a row
 	next   time.Time    // it is not dialled before
 	direct time.Time    // since when there are sessions; zero: there are none
+	there  bool         // there is a connection, of whatever kind
 }
 
 // tried is what came of dialling a member.
@@ -171,9 +172,10 @@ func (s *sealer) round(ctx context.Context, now time.Time) {
 	for id, w := range s.ways {
 		sessions, relayed := s.sessions(id)
 		w.look(len(sessions) > 0, now)
+		w.meet(s.fabric.Connected(id))
 		if w.due(len(sessions) > 0, relayed, now) {
 			w.busy = true
-			s.tasks.Go(func() { s.dial(ctx, id) })
+			s.carriers.Go(func() { s.dial(ctx, id) })
 		}
 		way := overlay.Way{Sessions: sessions}
 		if w.stream != nil {
@@ -200,6 +202,14 @@ func (w *sealedWay) look(direct bool, now time.Time) {
 	if w.stream != nil && (w.stream.over() || direct && now.Sub(w.direct) > streamRest) {
 		w.replace(nil)
 	}
+}
+
+// meet takes note of whether there is a connection. A member that has come back can be dialled, whatever failed before.
+func (w *sealedWay) meet(there bool) {
+	if there && !w.there {
+		w.fails, w.next = 0, time.Time{}
+	}
+	w.there = there
 }
 
 // due reports whether the member is to be dialled: there is no way, or the stream goes through a relay and need not.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -157,6 +158,13 @@ func (f *Fabric) rememberObserved(id crdt.NodeID, nc network.Conn) {
 	}
 	if _, err := nc.RemoteMultiaddr().ValueForProtocol(ma.P_QUIC_V1); err == nil {
 		f.host.Peerstore().AddAddr(nc.RemotePeer(), nc.RemoteMultiaddr(), observedAddrTTL)
+	}
+}
+
+// Recall says where a member was reached by QUIC before this process: that is worth a try for a while.
+func (f *Fabric) Recall(id crdt.NodeID, at netip.AddrPort) {
+	if id != f.self && !id.IsZero() && at.IsValid() && !f.cfg.Hidden(at.Addr()) {
+		f.host.Peerstore().AddAddr(peerIDOf(id), multiaddr(at.Addr(), "quic", int(at.Port())), observedAddrTTL)
 	}
 }
 

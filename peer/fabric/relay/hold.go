@@ -19,7 +19,7 @@ func Hold(ctx context.Context, c Stream, got func(rtt time.Duration, seen netip.
 	stop := context.AfterFunc(ctx, func() { _ = c.Reset() })
 	defer stop()
 	defer c.Close()
-	err := hold(c, got)
+	err := hold(ctx, c, got)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -27,7 +27,7 @@ func Hold(ctx context.Context, c Stream, got func(rtt time.Duration, seen netip.
 	return fmt.Errorf("relay: place: %w", err)
 }
 
-func hold(c Stream, got func(rtt time.Duration, seen netip.AddrPort)) error {
+func hold(ctx context.Context, c Stream, got func(rtt time.Duration, seen netip.AddrPort)) error {
 	began := time.Now()
 	_ = c.SetDeadline(began.Add(askTimeout))
 	if _, err := c.Write([]byte{askHold}); err != nil {
@@ -53,6 +53,10 @@ func hold(c Stream, got func(rtt time.Duration, seen netip.AddrPort)) error {
 			return errors.New("the relay answers what was not said")
 		}
 		got(time.Since(began), seen)
-		<-tick.C
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }

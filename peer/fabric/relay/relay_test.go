@@ -127,16 +127,20 @@ func TestLimits(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		time.Sleep(10 * holdEvery)
+		time.Sleep(10*holdEvery + holdEvery/2)
 		if st := s.Stats(); st.Places != 2 {
 			t.Errorf("%d places, want 2", st.Places)
 		}
 		cancel()
+		ended := time.Now()
 		full := 0
 		for range 4 {
 			if errors.Is(<-results, ErrFull) {
 				full++
 			}
+		}
+		if late := time.Since(ended); late > 0 {
+			t.Errorf("a place was given up %v after it was not wanted any more", late)
 		}
 		for _, c := range open {
 			c.Reset()
