@@ -60,6 +60,9 @@ func (e *env) printOverlay(o *api.Overlay) {
 	if o.Up {
 		line("gateway", "%s", gatewayText(o))
 		line("links", "%d of %d up", o.Links, o.LinksOf)
+		if o.Overrun > 0 {
+			line("", "%d frames came faster than this machine could open them: it is too busy, or its receive buffers are small", o.Overrun)
+		}
 		line("guests", "%d here", o.Guests)
 	}
 	switch {

@@ -19,13 +19,22 @@ func TestLinks(t *testing.T) {
 		api.Link{Node: "osaka-1", Site: "osaka", Kind: "GRE", Up: true, Measured: true, RTTMilli: 12.34, JitterMilli: 0.2, LossIn: 0.004, LossOut: 0.25,
 			MTU: 1434, Since: noon, Protected: true, BFD: "up"},
 		api.Link{Node: "nara-1", Site: "nara", Kind: "GRE", Measured: true, RTTMilli: 3, LossOut: 1, LossIn: 1, Since: noon, Flaps: 3},
-		api.Link{Node: "kobe-1", Site: "kobe", Kind: "sealed", Since: noon})})
+		api.Link{Node: "kobe-1", Site: "kobe", Kind: "sealed", Since: noon,
+			Frames: &api.Frames{Sent: 5000, Received: 70, Drops: api.Drops{Full: 3, Late: 4, NoWay: 20, Forged: 100}}},
+		api.Link{Node: "uji-1", Site: "uji", Kind: "sealed", Since: noon, Frames: &api.Frames{Sent: 5}})})
 	s := newShell(t, node)
-	s.expect(0, `SITE   NODE     KIND    STATE         RTT   JITTER  LOST OUT    IN   MTU  SINCE                 FAILED  BFD
-osaka  osaka-1  GRE     up        12.3 ms  0.20 ms       25%  0.4%  1434  2026-11-23T12:00:00Z       0  up
-nara   nara-1   GRE     down            -        -      100%  100%     -  2026-11-23T12:00:00Z       3  -
-kobe   kobe-1   sealed  never up        -        -        0%    0%     -  2026-11-23T12:00:00Z       0  -
-`, "", "links", "--of", "kyoto")
+	s.expect(0, `SITE   NODE     KIND    STATE         RTT   JITTER  LOST OUT    IN   MTU  DROPPED  SINCE                 FAILED  BFD
+osaka  osaka-1  GRE     up        12.3 ms  0.20 ms       25%  0.4%  1434        -  2026-11-23T12:00:00Z       0  up
+nara   nara-1   GRE     down            -        -      100%  100%     -        -  2026-11-23T12:00:00Z       3  -
+kobe   kobe-1   sealed  never up        -        -        0%    0%     -      127  2026-11-23T12:00:00Z       0  -
+uji    uji-1    sealed  never up        -        -        0%    0%     -        0  2026-11-23T12:00:00Z       0  -
+`, `kobe-1: 7 frames waited too long to be sent; 5000 were sent
+hint: more is sent than the way there takes: TCP adapts by this; send UDP slower
+kobe-1: 20 frames had no way; 5000 were sent
+hint: the other end was away, as while it restarts; if it goes on: vcpeer netcheck kobe-1
+kobe-1: 100 frames could not be opened; 70 were received
+hint: they were damaged on the way, or are somebody else's
+`, "links", "--of", "kyoto")
 	if q := node.Asked()[0].Query; q != "of=kyoto" {
 		t.Errorf("asked %s", q)
 	}

@@ -65,13 +65,13 @@ func newSealing(cfg Config) (*sealing, error) {
 	return s, err
 }
 
-// stats are those of the peers, by label.
-func (s *sealing) stats() map[label.Label]sealed.PeerStats {
-	out := map[label.Label]sealed.PeerStats{}
-	for _, p := range s.link.Stats().Peers {
+// stats are those of the peers, by label, and how many datagrams came too fast.
+func (s *sealing) stats() (map[label.Label]sealed.PeerStats, uint64) {
+	out, all := map[label.Label]sealed.PeerStats{}, s.link.Stats()
+	for _, p := range all.Peers {
 		out[p.Label] = p
 	}
-	return out
+	return out, all.Overrun
 }
 
 // sealWant is what a round wants for sealed links.

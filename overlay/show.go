@@ -64,13 +64,13 @@ func (v view) status() Status {
 	}
 	stats := map[label.Label]sealed.PeerStats{}
 	if v.sealing != nil {
-		stats = v.sealing.stats()
+		stats, st.Overrun = v.sealing.stats()
 	}
 	for _, m := range v.links {
 		l := v.link(m)
 		if m.kind == path.Sealed {
 			at := stats[m.node.Label]
-			l.To, l.Stream = at.Remote.Addr(), at.Via == "stream"
+			l.To, l.Stream, l.Frames = at.Remote.Addr(), at.Via == "stream", &at
 		}
 		st.Links = append(st.Links, l)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"vcpeer/crdt"
 	"vcpeer/overlay/label"
+	"vcpeer/overlay/sealed"
 )
 
 // Status is this node's part of the network as of one moment. It shares no memory with the Network.
@@ -26,6 +27,7 @@ type Status struct {
 	Groups   int
 	Written  time.Time // when flows were last changed
 	Wrong    []Fault   // what could not be done in the last round
+	Overrun  uint64    // datagrams of sealed links that came faster than this machine could open them
 	Links    []LinkStatus
 	Paths    []PathStatus
 	Guests   []GuestStatus
@@ -56,8 +58,9 @@ type LinkStatus struct {
 	MTU       int           // inner IP packet, bytes; 0: unknown
 	Since     time.Time     // up or down since
 	Flaps     int
-	Protected bool   // watched by BFD
-	BFD       string // state of the session: "up", "down", "init"; empty: none
+	Protected bool              // watched by BFD
+	BFD       string            // state of the session: "up", "down", "init"; empty: none
+	Frames    *sealed.PeerStats // what became of the frames, for a sealed link; nil: the kernel or Open vSwitch counts them
 }
 
 // PathStatus is how this gateway sends to one other.

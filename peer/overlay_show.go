@@ -86,7 +86,7 @@ func apiOverlay(view *crdt.View, st overlay.Status, seen api.Place, own crdt.Sit
 		APIVersion: api.Version, Kind: "Overlay", AsOf: now, SeenFrom: seen,
 		Up: st.Up, Why: st.Why, Hint: st.Hint, Bridge: st.Bridge, Datapath: st.Datapath, Version: st.Version, Range: c.Range.String(), Range6: c.Range6.String(),
 		Address: addrText(st.Address), Address6: addrText(st.Address6), MTU: st.MTU, Uplink: st.Uplink, Encrypt: c.Encrypt,
-		Flows: st.Flows, Groups: st.Groups, Written: st.Written, SitesOf: otherSites(view, own), LinksOf: len(st.Links), Guests: len(st.Guests),
+		Flows: st.Flows, Groups: st.Groups, Written: st.Written, SitesOf: otherSites(view, own), LinksOf: len(st.Links), Overrun: st.Overrun, Guests: len(st.Guests),
 		Faults: []api.OverlayFault{},
 	}
 	if st.Address.Is4() {
@@ -119,6 +119,9 @@ func apiLink(l overlay.LinkStatus) api.Link {
 	}
 	if l.Label.Valid() {
 		out.Label = l.Label.String()
+	}
+	if f := l.Frames; f != nil {
+		out.Frames = &api.Frames{Sent: f.Sent.Packets, Received: f.Received.Packets, Waiting: f.Waiting, Drops: api.Drops(f.Drops)}
 	}
 	return out
 }

@@ -38,6 +38,7 @@ type Overlay struct {
 	SitesOf    int            `json:"sitesOf"` // other sites that take part
 	Links      int            `json:"links"`   // that are up …
 	LinksOf    int            `json:"linksOf"` // … of those there are
+	Overrun    uint64         `json:"overrun"` // frames of sealed links that came faster than this machine could open them
 	Guests     int            `json:"guests"`  // attached to this node
 	Faults     []OverlayFault `json:"faults"`  // what the last round could not do
 }
@@ -67,6 +68,33 @@ type Link struct {
 	Flaps       int       `json:"flaps"`
 	Protected   bool      `json:"protected"`     // watched by BFD …
 	BFD         string    `json:"bfd,omitempty"` // … whose session is in this state
+	Frames      *Frames   `json:"frames,omitempty"`
+}
+
+// Frames is what became of the frames of a sealed link since the node started. A large one counts as the segments that it
+// travels in.
+type Frames struct {
+	Sent     uint64 `json:"sent"`
+	Received uint64 `json:"received"`
+	Waiting  int    `json:"waitingBytes"`
+	Drops    Drops  `json:"drops"`
+}
+
+// Drops are frames that went no further, by cause.
+type Drops struct {
+	Full      uint64 `json:"full"`      // the queue was full
+	Late      uint64 `json:"late"`      // they had waited too long in the queue
+	NoWay     uint64 `json:"noWay"`     // the other end was not reached just then
+	TooLarge  uint64 `json:"tooLarge"`  // for the path, as the system says
+	System    uint64 `json:"system"`    // the system did not send or deliver them
+	Replayed  uint64 `json:"replayed"`  // came a second time, or too late to tell
+	Forged    uint64 `json:"forged"`    // could not be opened
+	Malformed uint64 `json:"malformed"` // were sealed well and made badly
+}
+
+// All is the sum.
+func (d Drops) All() uint64 {
+	return d.Full + d.Late + d.NoWay + d.TooLarge + d.System + d.Replayed + d.Forged + d.Malformed
 }
 
 // Path is how one gateway sends to another.
