@@ -65,8 +65,8 @@ func (e *env) printAttached(a *api.Attached) {
 func newDetach(e *env) *cobra.Command {
 	var forget bool
 	cmd := &cobra.Command{Use: "detach NAME|IFACE", Short: "Take a guest off the network",
-		Long: `Detach takes a guest off the network. It keeps its name and address for when it is attached again, here or elsewhere;
-with --forget both are free for others.`,
+		Long: `Detach takes a guest off the network, and from a container's interface the addresses that attach gave it. The guest keeps
+its name and address for when it is attached again, here or elsewhere; with --forget both are free for others.`,
 		Example: "  vcpeer detach vm1\n  vcpeer detach tap0 --forget",
 		Args:    exactly("NAME or IFACE"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -43,6 +43,7 @@ type applier struct {
 	hops     []ovs.Neighbour
 	missing  int              // next hops that the kernel is still asking for …
 	patience int              // … and how often they are looked for in short intervals
+	given    given            // to guests
 	dropped  map[string]error // interfaces that are somebody else's
 	last     applied
 	setUp    time.Time // when the interface was last looked at
@@ -81,7 +82,7 @@ const lookAtDevice = 3 * time.Second
 func newApplier(n *Network, sw *ovs.Switch, info ovs.Info) *applier {
 	return &applier{
 		cfg: n.cfg, sw: sw, info: info, sealing: n.sealing, dhcp: dhcp.NewServer(n.cfg.Log), wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), results: make(chan applied, 1),
-		made: map[string]bool{}, dropped: map[string]error{},
+		made: map[string]bool{}, given: readGiven(sw), dropped: map[string]error{},
 	}
 }
 
@@ -189,6 +190,8 @@ func (a *applier) round(ctx context.Context, d desired) applied {
 	if sealing {
 		step("sealed links", a.sealing.tap.is(tapPort(a.name)), func() error { return a.seal(ctx) })
 	}
+	// Before the bridge forgets them.
+	step("guests that leave", reflect.DeepEqual(d.guests, old.guests), func() error { return a.given.take(d.guests) })
 	if !step("bridge", bridged, func() error { return a.ensure(ctx, d, &r) }) {
 		r.name = a.name
 		return r

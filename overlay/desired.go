@@ -115,7 +115,9 @@ func (d desired) bridges(name, datapath string) []ovs.Bridge {
 		})
 	}
 	for _, g := range d.guests {
-		main.Ports = append(main.Ports, ovs.Port{Name: g.iface, OFPort: int(g.port), ExternalIDs: map[string]string{"vcpeer-guest": g.id}})
+		main.Ports = append(main.Ports, ovs.Port{Name: g.iface, OFPort: int(g.port), ExternalIDs: map[string]string{
+			"vcpeer-guest": g.id, givenKey: formatGiven(g.inner.Addrs),
+		}})
 	}
 	slices.SortFunc(main.Ports, func(a, b ovs.Port) int { return cmp.Compare(a.OFPort, b.OFPort) })
 	if datapath != inUserSpace {

@@ -3,6 +3,7 @@ package overlay
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"vcpeer/overlay/device"
@@ -137,19 +138,14 @@ func (n *Network) Attach(ctx context.Context, id, iface string) (GuestStatus, er
 	return found, nil
 }
 
-// Detach takes a guest off the network here and returns when that is done.
+// Detach takes a guest off the network here, and its addresses from its own end, and returns when that is done.
 func (n *Network) Detach(ctx context.Context, id string) error {
 	n.mu.Lock()
 	delete(n.guests, id)
 	n.mu.Unlock()
 	n.touch()
 	return n.until(ctx, func(s Status) bool {
-		for _, g := range s.Guests {
-			if g.ID == id {
-				return false
-			}
-		}
-		return true
+		return !slices.Contains(s.leaving, id) && !slices.ContainsFunc(s.Guests, func(g GuestStatus) bool { return g.ID == id })
 	})
 }
 

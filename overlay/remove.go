@@ -35,8 +35,9 @@ func Remove(ctx context.Context, cfg Config) (removed []string, err error) {
 	if len(bridges) == 0 {
 		return nil, nil
 	}
+	left := readGiven(sw).take(nil)
 	if err := sw.Remove(ctx); err != nil {
-		return nil, fmt.Errorf("overlay: remove the bridges: %w", err)
+		return nil, errors.Join(left, fmt.Errorf("overlay: remove the bridges: %w", err))
 	}
 	for _, b := range bridges {
 		removed = append(removed, "bridge "+b)
@@ -50,5 +51,5 @@ func Remove(ctx context.Context, cfg Config) (removed []string, err error) {
 			return removed, err
 		}
 	}
-	return removed, nil
+	return removed, left
 }

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"fmt"
+	"slices"
 
 	"vcpeer/overlay/label"
 	"vcpeer/overlay/ovs"
@@ -79,6 +80,11 @@ func (v view) status() Status {
 	}
 	for _, g := range v.guests {
 		st.Guests = append(st.Guests, v.guest(g))
+	}
+	for id := range v.done.inner {
+		if !slices.ContainsFunc(v.guests, func(g guestWant) bool { return g.id == id }) {
+			st.leaving = append(st.leaving, id)
+		}
 	}
 	return st
 }

@@ -31,11 +31,13 @@ type Status struct {
 	Links    []LinkStatus
 	Paths    []PathStatus
 	Guests   []GuestStatus
+
+	leaving []string // IDs of guests that are being taken off
 }
 
 // Fault is something that the last round could not do; the next tries again.
 type Fault struct {
-	Part string // "bridge", "flows", "interface", "neighbours", "guard", "sealed links"
+	Part string // "bridge", "flows", "interface", "neighbours", "guard", "sealed links", "guests", "guests that leave"
 	Err  error
 }
 

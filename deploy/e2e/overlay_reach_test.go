@@ -166,15 +166,28 @@ func (n *testnet) guestMoves() {
 	if after := n.sh("gamma-1", "getent ahostsv4 web.beta | cut -d' ' -f1 | head -1"); after != before {
 		n.t.Errorf("the guest moved from %s to %s: it must keep its address", before, after)
 	}
+	n.within(5*time.Second, "what was the guest at its old site has no address any more", func() bool { return n.boxAddrs("alpha-3") == "" })
+	if got := n.boxAddrs("beta-1"); !strings.Contains(got, before+"/16") {
+		n.t.Errorf("the guest has %q, and not %s", got, before)
+	}
 	n.within(5*time.Second, "the guest reaches a node behind a gateway", func() bool {
 		_, err := n.try("beta-1", "ip netns exec box ping -q -c 1 -W 1 "+n.addrs["alpha-3"])
 		return err == nil
 	})
 	n.sh("beta-1", "vcpeer detach web --forget")
+	if got := n.boxAddrs("beta-1"); got != "" {
+		n.t.Errorf("the guest was detached, and has %q", got)
+	}
 	n.within(5*time.Second, "the guest's name is gone", func() bool {
 		_, err := n.try("gamma-1", "getent hosts web.beta")
 		return err != nil
 	})
+}
+
+// boxAddrs are the addresses of the container at a node, but for those that it has of itself.
+func (n *testnet) boxAddrs(node string) string {
+	n.t.Helper()
+	return n.sh(node, "ip -n box -o addr show dev eth0 scope global | awk '{print $4}'")
 }
 
 // leaves takes a node out while others talk, and wants nothing of it to be left with them, and nothing lost.

@@ -71,7 +71,8 @@ func takeLarge(link netlink.Link) error {
 	return nil
 }
 
-// DetachGuest takes the addresses from the inner end again, where it is found.
+// DetachGuest takes these addresses from the inner end again, where it is found; others stay, and so do its MTU and its MAC
+// address, which are in nobody's way.
 func DetachGuest(outer string, addrs []netip.Prefix) error {
 	link, err := find(outer)
 	if errors.Is(err, ErrNoLink) {
@@ -84,9 +85,15 @@ func DetachGuest(outer string, addrs []netip.Prefix) error {
 		return nil
 	}
 	return inPeer(link, func(peer netlink.Link, h *netlink.Handle) error {
+		name := peer.Attrs().Name
+		write(name, "ipv4", "promote_secondaries", "1") // or others of the network would go with the first
 		for _, p := range addrs {
-			if a, err := netlink.ParseAddr(p.String()); err == nil {
-				_ = h.AddrDel(peer, a) // it may have been taken away by hand
+			a, err := netlink.ParseAddr(p.String())
+			if err != nil {
+				return err
+			}
+			if err := h.AddrDel(peer, a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) { // it may have been taken by hand
+				return fmt.Errorf("device: take %s from the guest's %s: %w", p, name, err)
 			}
 		}
 		return nil

@@ -64,12 +64,13 @@ func TestGuestElsewhere(t *testing.T) {
 		attach(t, "g0", guest, Inner{"eth0", true})
 		expectGuest(t, here, "g0", there, "eth0", "10.7.0.9/16 fd07::9/64")
 	}
-	there.Add(t, "eth0", "192.168.1.1/24") // the guest's own affair
+	there.Do(t, func() error { write("eth0", "ipv4", "promote_secondaries", "0"); return nil })
+	there.Add(t, "eth0", "192.168.1.1/24", "10.7.0.200/16") // the guest's own affair
 	for range 2 {
 		if err := DetachGuest("g0", guest.Addrs); err != nil {
 			t.Fatal(err)
 		}
-		expectAddrs(t, there, "eth0", "192.168.1.1/24")
+		expectAddrs(t, there, "eth0", "10.7.0.200/16 192.168.1.1/24")
 	}
 	attach(t, "g0", guest, Inner{"eth0", true})
 	devicetest.Until(t, "threads and namespaces are given back: "+before, func() bool { return held(t, here, there) == before })

@@ -14,6 +14,22 @@ func (s *Switch) Owned() []string {
 	return out
 }
 
+// Noted lists the ports of this owner's bridges that have a key in their external_ids, by name, with its value.
+func (s *Switch) Noted(key string) map[string]string {
+	out := map[string]string{}
+	for _, b := range s.view.Load().bridges {
+		if b.externalIDs[ownerKey] != s.cfg.Owner {
+			continue
+		}
+		for _, p := range b.ports {
+			if value, ok := p.externalIDs[key]; ok && p.externalIDs[ownerKey] == s.cfg.Owner {
+				out[p.name] = value
+			}
+		}
+	}
+	return out
+}
+
 // Made reports whether this owner or another one of this machine made the bridge of that name.
 func (s *Switch) Made(bridge string) bool {
 	b := s.view.Load().bridges[bridge]

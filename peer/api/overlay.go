@@ -45,7 +45,7 @@ type Overlay struct {
 
 // OverlayFault is something that could not be done; it is tried again.
 type OverlayFault struct {
-	Part    string `json:"part"` // "bridge", "flows", "interface", "neighbours", "guard", "sealed links"
+	Part    string `json:"part"` // "bridge", "flows", "interface", "neighbours", "guard", "sealed links", "guests", "guests that leave"
 	Message string `json:"message"`
 }
 
