@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"vcpeer/overlay/device/devicetest"
 	"vcpeer/overlay/ovs"
 	"vcpeer/overlay/ovs/ovstest"
+	"vcpeer/overlay/underlay"
 )
 
 // bench is an applier with an Open vSwitch of its own.
@@ -131,4 +133,28 @@ func TestGuestsLeaveWithoutTheirAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("the node has left", "", "")
+}
+
+// TestGuardGoesWithTheDatapathInUserSpace finds the rules that an earlier daemon made, whose Open vSwitch forwarded in user space.
+func TestGuardGoesWithTheDatapathInUserSpace(t *testing.T) {
+	for datapath, want := range map[string]bool{inUserSpace: true, "system": false} {
+		b := newBench(t, datapath)
+		d := alone(t)
+		d.peers = []netip.Addr{netip.MustParseAddr("192.0.2.7")}
+		var err error
+		var before, after []byte
+		list := func() []byte {
+			out, _ := exec.Command("nft", "list", "tables").CombinedOutput()
+			return out
+		}
+		b.real.Run(func() { err = underlay.Guard(context.Background(), "br0", d.peers); before = list() })
+		if err != nil || !strings.Contains(string(before), "vcpeer_br0") {
+			t.Skipf("needs nftables: %v, %s", err, before)
+		}
+		b.round(d, "guard")
+		b.real.Run(func() { after = list() })
+		if got := strings.Contains(string(after), "vcpeer_br0"); got != want {
+			t.Errorf("datapath %s: the guard stands: %v, want %v (%q)", datapath, got, want, after)
+		}
+	}
 }
