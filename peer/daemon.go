@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -66,6 +67,7 @@ const (
 func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) error {
 	d := &Daemon{cfg: cfg, version: version, log: log, events: events.New(time.Now), began: time.Now(), quit: make(chan ending, 1)}
 	d.enter(phaseStarting, "opening the records")
+	saveMemory()
 	fabric.QuietLibraries(log)
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w", err)
@@ -79,6 +81,14 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		log.Info("made this node's identity", "node", crdt.NodeIDOf(key))
 	}
 	return d.serve(ctx)
+}
+
+// saveMemory has a node, which has little to do most of the time, keep half the garbage that Go's default lets lie: about
+// 8 of 62 MiB among eight sites, for a collection that takes two hundredths of its time. GOGC says otherwise.
+func saveMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
 }
 
 // serve runs the API and, behind it, the node.
