@@ -11,9 +11,10 @@ type limits struct {
 	gather       time.Duration // fresh batches within this time travel together
 	gatherEph    time.Duration // the same for ephemeral entries, for which being late is harmless
 	gatherUrgent time.Duration // the same for urgent ones
-	urgentMore   int           // peers that an urgent entry goes to beyond the logarithm of their number …
+	urgentAll    int           // of so many peers an urgent entry goes to all; of more to some …
+	urgentMore   int           // … namely so many beyond the logarithm of their number …
 	urgentGap    time.Duration // … and after this time …
-	urgentAgain  int           // … to so many others
+	urgentAgain  int           // … to so many others; of few peers, this is to how many what others say is passed on
 	urgentBytes  int           // an urgent entry above this is an ordinary one, as it does not fit a datagram
 	urgentRate   float64       // entries a second that this node treats as urgent …
 	urgentBurst  int           // … after so many at once
@@ -45,7 +46,7 @@ func standard() limits {
 	return limits{
 		fanout: 3, relay: 2, lazy: 6, ephemeral: 3,
 		gather: 20 * time.Millisecond, gatherEph: 500 * time.Millisecond,
-		gatherUrgent: 5 * time.Millisecond, urgentMore: 3, urgentGap: 300 * time.Millisecond, urgentAgain: 3, urgentBytes: 1100,
+		gatherUrgent: 5 * time.Millisecond, urgentAll: 24, urgentMore: 3, urgentGap: 300 * time.Millisecond, urgentAgain: 3, urgentBytes: 1100,
 		urgentRate: 20, urgentBurst: 128,
 		announceGap: 200 * time.Millisecond, rounds: 2, roundGap: 700 * time.Millisecond, settle: 350 * time.Millisecond,
 		session: 5 * time.Second, sessionMax: 30 * time.Second,
