@@ -2,7 +2,10 @@ package overlay
 
 import (
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"vcpeer/overlay/label"
 	"vcpeer/overlay/ovs"
@@ -47,6 +50,10 @@ func (v view) status() Status {
 		Up: v.done.up, Bridge: v.done.name, Datapath: v.info.Datapath, Version: v.info.Version, Address: self.Address, MTU: v.mtu,
 		Label: self.Label, Encrypt: v.records.Encrypt, Flows: v.done.flows, Groups: v.done.groups, Written: v.done.written, Wrong: v.done.faults,
 	}
+	if st.Up && st.Datapath == inUserSpace {
+		b, _ := os.ReadFile("/proc/sys/net/core/rmem_default") // what cannot be read says nothing
+		st.Hint = bufferHint(string(b))
+	}
 	if slot, ok := slotOf(self.Address); ok && v.records.Net6.IsValid() {
 		st.Address6 = slot.Addr6(v.records.Net6)
 	}
@@ -87,6 +94,19 @@ func (v view) status() Status {
 		}
 	}
 	return st
+}
+
+// enoughBuffer is a receive buffer, in bytes, that takes a window of TCP that comes in one burst.
+const enoughBuffer = 1 << 20
+
+// bufferHint says what to do about the receive buffers of a datapath in user space, whose sockets have the system's default, which is given
+// as the system tells it.
+func bufferHint(sysctl string) string {
+	n, err := strconv.Atoi(strings.TrimSpace(sysctl))
+	if err != nil || n >= enoughBuffer {
+		return ""
+	}
+	return fmt.Sprintf("Open vSwitch in user space loses bursts with receive buffers of %d KiB: sysctl -w net.core.rmem_default=4194304, and restart Open vSwitch", n>>10)
 }
 
 func (v view) link(m measured) LinkStatus {
