@@ -10,15 +10,16 @@ import (
 	"time"
 
 	netlab "vcpeer/deploy/lab"
+	"vcpeer/overlay/sealed"
 )
 
-// Three sites, one of them behind a router whose firewall is the test's.
+// Three sites of an address family, one of them behind a router whose firewall is the test's.
 const filteredTopology = `
 name: filtered
 sites:
-  one:   {router: yes}
-  two:   {}
-  three: {}
+  one:   {router: yes, ip: FAMILY}
+  two:   {ip: FAMILY}
+  three: {ip: FAMILY}
 links:
   default: delay=10ms
 `
@@ -26,7 +27,16 @@ links:
 // TestOverlayMovesToSealedLinks filters GRE under a TCP stream, and wants frames to go sealed within seconds and by GRE again
 // when that passes, without the stream breaking; then, with encryption on, no GRE at all.
 func TestOverlayMovesToSealedLinks(t *testing.T) {
-	n := newNet(t, quickBinary(t), topologyOf(t, filteredTopology))
+	for _, tt := range []struct {
+		family string
+		header int // of the underlay's IP, bytes
+	}{{"v4", 20}, {"v6", 40}} {
+		t.Run(tt.family, func(t *testing.T) { movesToSealed(t, tt.family, tt.header) })
+	}
+}
+
+func movesToSealed(t *testing.T, family string, header int) {
+	n := newNet(t, quickBinary(t), topologyOf(t, strings.ReplaceAll(filteredTopology, "FAMILY", family)))
 	n.kind("one-1", "two-1", "GRE")
 	n.kind("two-1", "one-1", "GRE")
 	stream := n.tcp("one-1", "two-1", 15*time.Second)
@@ -42,11 +52,11 @@ func TestOverlayMovesToSealedLinks(t *testing.T) {
 	if mbits := stream(); mbits*float64(patience) < 1 {
 		t.Errorf("the TCP stream broke or starved: %.1f Mbit/s", mbits)
 	}
-	n.encrypts()
+	n.encrypts(header)
 }
 
 // encrypts turns encryption on and looks at what leaves a site.
-func (n *testnet) encrypts() {
+func (n *testnet) encrypts(header int) {
 	n.t.Helper()
 	n.sh("one-1", "vcpeer overlay encrypt off")
 	if !n.seesGRE("one-router") {
@@ -65,13 +75,15 @@ func (n *testnet) encrypts() {
 	if silent := n.allPing(nodes, n.addrs); len(silent) > 0 {
 		n.t.Errorf("no answer:\n%s", strings.Join(silent, "\n"))
 	}
-	n.sh("one-1", "ping -q -c 3 -i 0.1 -M do -s 1394 "+n.addrs["two-1"]) // 1422 bytes
+	largest := 1500 - header - 8 - sealed.Overhead - 14 // IP, UDP, the link's own, Ethernet
+	n.within(20*time.Second*patience, "what fits passes", func() bool { return n.link("one-1", "two-1").MTU == largest })
+	n.sh("one-1", fmt.Sprintf("ping -q -c 3 -i 0.1 -M do -s %d %s", largest-28, n.addrs["two-1"]))
 }
 
 // seesGRE reports whether GRE passes a router on its way to other sites within a few seconds.
 func (n *testnet) seesGRE(router string) bool {
 	n.t.Helper()
-	seen := n.sh(router, "timeout 3 tcpdump -n -i wan -c 1 ip proto 47 2>&1 || true")
+	seen := n.sh(router, "timeout 3 tcpdump -n -i wan -c 1 'ip proto 47 or ip6 proto 47' 2>&1 || true")
 	if !strings.Contains(seen, " captured") {
 		n.t.Fatalf("tcpdump said %s", seen)
 	}
