@@ -57,7 +57,11 @@ func TestManyOnOneRelay(t *testing.T) {
 	})
 	c := netcheck(t, l, "hub", "hub").Carries
 	t.Logf("after %v the relay has %d places, %d circuits, and has carried %d KiB", time.Since(began).Round(time.Second), c.Places, c.Circuits, c.Bytes>>10)
-	t.Logf("members were taken for failed %d times while the machine was starting them all", alarms(t, l))
+	n := alarms(t, l)
+	t.Logf("members were taken for failed %d times while the machine was starting them all", n)
+	if few := 10; labs <= few && n > 0 { // so many do not keep two cores busy
+		t.Error("nobody has failed")
+	}
 }
 
 // alarms counts how often any node took another for failed. With fifty nodes on two cores that says that they waited for the
