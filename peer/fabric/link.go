@@ -239,13 +239,6 @@ func isNamed(a ma.Multiaddr) bool {
 	return false
 }
 
-// unheard reports whether nothing is known of how the peer is reached but what its record says.
-func (l *link) unheard() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.relays) == 0 && len(l.found) == 0
-}
-
 func (l *link) connected() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
