@@ -3,6 +3,8 @@ package dhcp
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"vcpeer/overlay/inet"
 )
 
 // question is what a guest asks, without its headers.
@@ -21,14 +23,12 @@ const (
 )
 
 const (
-	etherLen  = 14
-	etherIPv4 = 0x0800
-	etherIPv6 = 0x86dd
-	ip4Len    = 20
-	ip6Len    = 40
-	udpLen    = 8
-	udp       = 17
-	icmp6     = 58
+	etherLen = inet.EtherLen
+	ip4Len   = inet.IPv4Len
+	ip6Len   = inet.IPv6Len
+	udpLen   = 8
+	udp      = 17
+	icmp6    = 58
 )
 
 // UDP ports.
@@ -50,9 +50,9 @@ func parse(frame []byte) (question, bool) {
 	}
 	q := question{mac: MAC(frame[6:12])}
 	switch packet := frame[etherLen:]; binary.BigEndian.Uint16(frame[12:]) {
-	case etherIPv4:
+	case inet.EtherIPv4:
 		return q.parse4(packet)
-	case etherIPv6:
+	case inet.EtherIPv6:
 		return q.parse6(packet)
 	}
 	return question{}, false
@@ -126,30 +126,15 @@ func (n Node) linkLocal() netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
 }
 
-// ether begins a frame of the node.
-func (n Node) ether(to MAC, kind uint16) []byte {
-	out := append(make([]byte, 0, 600), to[:]...)
-	return binary.BigEndian.AppendUint16(append(out, n.MAC[:]...), kind)
-}
-
 // frame4 is a datagram of the node to a DHCP client. The checksum of UDP is left out, as IPv4 permits.
 func (n Node) frame4(mac MAC, dst netip.Addr, data []byte) []byte {
-	head := make([]byte, ip4Len)
-	head[0], head[8], head[9] = 4<<4|ip4Len/4, hopLimit, udp
-	binary.BigEndian.PutUint16(head[2:], uint16(ip4Len+udpLen+len(data)))
-	copy(head[12:], n.Addr.AsSlice())
-	copy(head[16:], dst.AsSlice())
-	binary.BigEndian.PutUint16(head[10:], ^sum(head))
-	out := append(n.ether(mac, etherIPv4), head...)
-	return append(append(out, udpHead(server4, client4, len(data))...), data...)
+	body := append(udpHead(server4, client4, len(data)), data...)
+	return inet.AppendIPv4(inet.Ether(mac[:], n.MAC[:], inet.EtherIPv4), udp, n.Addr, dst, body)
 }
 
 // frame6 is a packet of the node by its address on the link.
 func (n Node) frame6(mac MAC, dst netip.Addr, next, hops byte, body []byte) []byte {
-	out := append(n.ether(mac, etherIPv6), 6<<4, 0, 0, 0)
-	out = append(binary.BigEndian.AppendUint16(out, uint16(len(body))), next, hops)
-	out = append(append(out, n.linkLocal().AsSlice()...), dst.AsSlice()...)
-	return append(out, body...)
+	return inet.AppendIPv6(inet.Ether(mac[:], n.MAC[:], inet.EtherIPv6), next, hops, n.linkLocal(), dst, body)
 }
 
 // datagram6 is a datagram of the node to a DHCPv6 client, with its checksum, which IPv6 wants (RFC 8200, 8.1).
@@ -157,7 +142,7 @@ func (n Node) datagram6(mac MAC, dst netip.Addr, data []byte) []byte {
 	body := append(udpHead(server6, client6, len(data)), data...)
 	pseudo := append(n.linkLocal().AsSlice(), dst.AsSlice()...)
 	pseudo = append(pseudo, 0, 0, byte(len(body)>>8), byte(len(body)), 0, 0, 0, udp)
-	c := ^sum(append(pseudo, body...))
+	c := inet.Checksum(append(pseudo, body...))
 	if c == 0 {
 		c = 0xffff // zero says that there is none
 	}
@@ -169,16 +154,4 @@ func udpHead(src, dst uint16, n int) []byte {
 	out := binary.BigEndian.AppendUint16(nil, src)
 	out = binary.BigEndian.AppendUint16(out, dst)
 	return append(binary.BigEndian.AppendUint16(out, uint16(udpLen+n)), 0, 0)
-}
-
-// sum is the ones' complement sum of b (RFC 1071).
-func sum(b []byte) uint16 {
-	s := uint32(0)
-	for i, c := range b {
-		s += uint32(c) << (8 * (1 - i&1))
-	}
-	for s > 0xffff {
-		s = s>>16 + s&0xffff
-	}
-	return uint16(s)
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/mdlayher/ndp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+
+	"vcpeer/overlay/inet"
 )
 
 var (
@@ -68,7 +70,7 @@ func clientFrame4(data []byte) []byte {
 	binary.BigEndian.PutUint16(head[2:], uint16(ip4Len+udpLen+len(data)))
 	copy(head[16:], []byte{255, 255, 255, 255})
 	out := append(everyone[:], vmMAC[:]...)
-	out = append(append(binary.BigEndian.AppendUint16(out, etherIPv4), head...), udpHead(client4, server4, len(data))...)
+	out = append(append(binary.BigEndian.AppendUint16(out, inet.EtherIPv4), head...), udpHead(client4, server4, len(data))...)
 	return append(out, data...)
 }
 
@@ -76,7 +78,7 @@ func clientFrame4(data []byte) []byte {
 func told4(t testing.TB, frame []byte) string {
 	t.Helper()
 	head, err := ipv4.ParseHeader(frame[etherLen:])
-	if err != nil || sum(frame[etherLen:][:ip4Len]) != 0xffff || head.TotalLen != len(frame)-etherLen {
+	if err != nil || inet.Checksum(frame[etherLen:][:ip4Len]) != 0 || head.TotalLen != len(frame)-etherLen {
 		t.Fatalf("IPv4 header %v, %v", head, err)
 	}
 	datagram := frame[etherLen+ip4Len:]
@@ -192,7 +194,7 @@ func ask6(t testing.TB, text string) []byte {
 
 func clientFrame6(next, hops byte, body []byte) []byte {
 	out := append([]byte{0x33, 0x33, 0, 1, 0, 2}, vmMAC[:]...)
-	out = append(binary.BigEndian.AppendUint16(out, etherIPv6), 6<<4, 0, 0, 0, byte(len(body)>>8), byte(len(body)), next, hops)
+	out = append(binary.BigEndian.AppendUint16(out, inet.EtherIPv6), 6<<4, 0, 0, 0, byte(len(body)>>8), byte(len(body)), next, hops)
 	out = append(append(out, vmLL.AsSlice()...), netip.MustParseAddr("ff02::1:2").AsSlice()...)
 	return append(out, body...)
 }
@@ -206,7 +208,7 @@ func told6(t testing.TB, frame []byte) string {
 	}
 	datagram := frame[etherLen+ip6Len:]
 	pseudo := append(append([]byte(nil), frame[etherLen+8:etherLen+ip6Len]...), 0, 0, byte(len(datagram)>>8), byte(len(datagram)), 0, 0, 0, udp)
-	if sum(append(pseudo, datagram...)) != 0xffff {
+	if inet.Checksum(append(pseudo, datagram...)) != 0 {
 		t.Error("the checksum is wrong")
 	}
 	m, err := dhcpv6.MessageFromBytes(datagram[udpLen:])
@@ -338,7 +340,7 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatalf("%d bytes", len(out))
 		}
 		switch {
-		case binary.BigEndian.Uint16(out[12:]) == etherIPv4:
+		case binary.BigEndian.Uint16(out[12:]) == inet.EtherIPv4:
 			m, err := dhcpv4.FromBytes(out[etherLen+ip4Len+udpLen:])
 			if err != nil || !m.YourIPAddr.IsUnspecified() && m.YourIPAddr.String() != "10.77.3.9" {
 				t.Fatalf("%v, %v", m, err)

@@ -15,6 +15,8 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
+
+	"vcpeer/overlay/inet"
 )
 
 // Server answers guests, each by its own interface. Set may be called from anywhere; Run once.
@@ -197,8 +199,8 @@ var questions = func() []bpf.Instruction {
 		bpf.LoadExtension{Num: bpf.ExtType},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: outgoing, SkipTrue: 16},
 		bpf.LoadAbsolute{Off: 12, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: etherIPv6, SkipTrue: 6},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: etherIPv4, SkipTrue: 13},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: inet.EtherIPv6, SkipTrue: 6},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: inet.EtherIPv4, SkipTrue: 13},
 		bpf.LoadAbsolute{Off: etherLen + 9, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: udp, SkipTrue: 11},
 		bpf.LoadMemShift{Off: etherLen},

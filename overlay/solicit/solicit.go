@@ -10,11 +10,11 @@ import (
 
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv6"
+
+	"vcpeer/overlay/inet"
 )
 
 const (
-	etherLen   = 14
-	etherIPv6  = 0x86dd
 	targetAt   = ipv6.HeaderLen + 8
 	solicitLen = targetAt + 16 // without options
 	hopLimit   = 255           // of all messages of neighbour discovery: no router has passed them on
@@ -27,10 +27,10 @@ const (
 // Answer returns the frame that answers frame, addressed to who sent that, if mac knows the address that is asked for. False
 // where none is due: for what is no question, or one that RFC 4861, 7.1.1, has dropped.
 func Answer(frame []byte, mac func(netip.Addr) (net.HardwareAddr, bool)) ([]byte, bool) {
-	if len(frame) < etherLen+solicitLen || binary.BigEndian.Uint16(frame[12:]) != etherIPv6 {
+	if len(frame) < inet.EtherLen+solicitLen || binary.BigEndian.Uint16(frame[12:]) != inet.EtherIPv6 {
 		return nil, false
 	}
-	packet := frame[etherLen:]
+	packet := frame[inet.EtherLen:]
 	if packet[0]>>4 != 6 || packet[6] != 58 || packet[7] != hopLimit || ipv6.ICMPType(packet[40]) != ipv6.ICMPTypeNeighborSolicitation || packet[41] != 0 {
 		return nil, false
 	}
@@ -50,9 +50,5 @@ func Answer(frame []byte, mac func(netip.Addr) (net.HardwareAddr, bool)) ([]byte
 	if err != nil {
 		return nil, false
 	}
-	out := append(append([]byte(nil), frame[6:12]...), to...)
-	out = binary.BigEndian.AppendUint16(out, etherIPv6)
-	out = append(out, 6<<4, 0, 0, 0, byte(len(message)>>8), byte(len(message)), 58, hopLimit)
-	out = append(append(out, target.AsSlice()...), asker.AsSlice()...)
-	return append(out, message...), true
+	return inet.AppendIPv6(inet.Ether(frame[6:12], to, inet.EtherIPv6), 58, hopLimit, target, asker, message), true
 }

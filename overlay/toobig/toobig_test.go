@@ -9,6 +9,8 @@ import (
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+
+	"vcpeer/overlay/inet"
 )
 
 var (
@@ -51,7 +53,7 @@ func TestAnswer4(t *testing.T) {
 	if err != nil || !h.Src.Equal(net.IPv4(10, 77, 0, 2)) || !h.Dst.Equal(net.IPv4(10, 77, 0, 1)) || h.TotalLen != len(out)-14 {
 		t.Fatalf("header %v %v", h, err)
 	}
-	if checksum(out[14:34]) != 0 {
+	if inet.Checksum(out[14:34]) != 0 {
 		t.Error("wrong checksum of the IP header")
 	}
 	m, err := icmp.ParseMessage(1, out[34:])
@@ -61,7 +63,7 @@ func TestAnswer4(t *testing.T) {
 	if mtu := binary.BigEndian.Uint16(out[34+6:]); mtu != 1400 {
 		t.Errorf("mtu %d", mtu)
 	}
-	if checksum(append(out[34:], make([]byte, len(out)%2)...)) != 0 {
+	if inet.Checksum(append(out[34:], make([]byte, len(out)%2)...)) != 0 {
 		t.Error("wrong checksum of the message")
 	}
 }
