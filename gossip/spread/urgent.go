@@ -13,9 +13,9 @@ import (
 // Urgent entries go as datagrams, at once, and to so many peers that they reach all with high probability: a node that hears
 // one for the first time tells ln n + urgentMore peers, and a little later, by when what was lost on the way shows, a few
 // others. Among few nodes who has something to say tells all himself, twice, and the others pass it on to a few, once: that
-// takes half as many datagrams. Nobody answers, so nothing waits for a peer that is slow or dead. Of n nodes about n·exp(-peers told) are missed,
-// and hear of it in a session. How peers told and misses relate: Kermarrec, Massoulié and Ganesh, Probabilistic Reliable
-// Dissemination in Large-Scale Systems (2003).
+// takes half as many datagrams. Nobody answers, so nothing waits for a peer that is slow or dead. Of n nodes about
+// n·exp(-peers told) are missed, and hear of it in a session. How peers told and misses relate: Kermarrec, Massoulié and
+// Ganesh, Probabilistic Reliable Dissemination in Large-Scale Systems (2003).
 
 // urge is a datagram with urgent entries, no answer.
 type urge struct {
@@ -74,10 +74,15 @@ func (p *planner) urges(now time.Time, peers []peer) []effect {
 		first = append(first, r.entry)
 		return true
 	})
+	few := len(peers) <= p.limit.urgentAll
 	for _, e := range first {
+		if few && !e.from.IsZero() {
+			u.bytes -= len(e.b) // it is passed on but once
+			continue
+		}
 		u.waiting = append(u.waiting, rumour{e, now.Add(p.jitter(p.limit.urgentGap)), true})
 	}
-	if len(peers) <= p.limit.urgentAll {
+	if few {
 		mine := slices.DeleteFunc(append(slices.Clone(first), second...), func(e entry) bool { return !e.from.IsZero() })
 		others := slices.DeleteFunc(first, func(e entry) bool { return e.from.IsZero() })
 		return append(p.urge(mine, len(peers), peers), p.urge(others, p.limit.urgentAgain, peers)...)
