@@ -223,7 +223,7 @@ func (a *applier) round(ctx context.Context, d desired) applied {
 		}
 		return err
 	})
-	step("waiting", true, func() error { return device.Resolve(a.name, d.macs()) })
+	step("waiting", true, func() error { return device.Resolve(a.name, d.known) })
 	guarded, before := d.ends(), old.ends()
 	if a.info.Datapath != inUserSpace {
 		guarded, before = nil, nil // the kernel itself is to have them; a guard may be left from when it could not forward

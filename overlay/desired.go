@@ -50,21 +50,15 @@ func (d desired) ends() []netip.Addr {
 	return out
 }
 
-// macs returns the MAC of each address in the network that the tables know; nil: it is not there.
-func (d desired) macs() func(netip.Addr) net.HardwareAddr {
-	known := make(map[netip.Addr]flow.Slot, 2*len(d.want.Hosts))
+// known is the MAC of an address in the network; nil: the tables do not know it.
+func (d desired) known(a netip.Addr) net.HardwareAddr {
+	self := d.want.Self
 	for _, h := range d.want.Hosts {
-		known[h.Slot.Addr4(d.want.Self.Net4)] = h.Slot
-		if d.want.Self.Net6.IsValid() {
-			known[h.Slot.Addr6(d.want.Self.Net6)] = h.Slot
+		if a == h.Slot.Addr4(self.Net4) || self.Net6.IsValid() && a == h.Slot.Addr6(self.Net6) {
+			return h.Slot.MAC()
 		}
 	}
-	return func(a netip.Addr) net.HardwareAddr {
-		if slot, ok := known[a]; ok {
-			return slot.MAC()
-		}
-		return nil
-	}
+	return nil
 }
 
 // nics are the interfaces that tunnels come by.
