@@ -33,7 +33,7 @@ func (d *Daemon) keepHostFile(ctx context.Context, n *node) {
 	last := ""
 	for {
 		if text := n.hostFileText(); text != last {
-			if err := replaceFile(d.hostFile(), text); err != nil {
+			if err := replaceFile(d.hostFile(), []byte(text), 0o644); err != nil {
 				n.log.Warn("jobs see no host file", "err", err)
 			} else {
 				last = text
@@ -70,10 +70,10 @@ func (n *node) hostFileText() string {
 	return b.String()
 }
 
-// replaceFile gives a file a new content at once, for everybody to read.
-func replaceFile(path, text string) error {
+// replaceFile gives a file a new content at once.
+func replaceFile(path string, text []byte, mode os.FileMode) error {
 	next := path + ".new"
-	if err := os.WriteFile(next, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(next, text, mode); err != nil {
 		return err
 	}
 	return os.Rename(next, path)

@@ -61,10 +61,7 @@ func (r *recall) keep(all []recalled) error {
 	}
 	b, err := json.Marshal(all)
 	if err == nil {
-		err = os.WriteFile(r.file+".new", b, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(r.file+".new", r.file)
+		err = replaceFile(r.file, b, 0o600)
 	}
 	if err == nil {
 		r.kept = all
