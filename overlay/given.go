@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -52,10 +53,8 @@ func (g given) take(guests []guestWant) error {
 				want[iface] = append(slices.Clone(want[iface]), old...)
 			}
 		}
-		delete(g, iface)
 	}
-	for iface, addrs := range want {
-		g[iface] = addrs
-	}
+	clear(g)
+	maps.Copy(g, want)
 	return errors.Join(errs...)
 }

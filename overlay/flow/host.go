@@ -141,8 +141,8 @@ func (b *builder) group(p Path, port uint16) {
 		}
 		g.Buckets = append(g.Buckets, fmt.Sprintf("watch_port:%d,actions=%soutput:%d", watch, actions, out))
 	}
-	bucket(port, b.leg(p.To, p.Via), port)
 	last := b.leg(p.To, p.Via)
+	bucket(port, last, port)
 	for _, via := range p.Backups {
 		leg := b.leg(p.To, via)
 		if leg == nil {

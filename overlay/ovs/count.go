@@ -18,7 +18,7 @@ type count struct {
 	sum  int64
 
 	frames uint64 // that flow.DataTable has seen; fewer than before: some flows are new
-	hosts  senders
+	hosts  recipients
 }
 
 const (
@@ -105,34 +105,34 @@ func (n *count) counted(flows int64, own bool) {
 	n.w.mail.put(Event{Kind: Changed, Bridge: n.w.name})
 }
 
-// senders remembers how many frames flow.HostTable has seen for each host.
-type senders struct {
+// recipients remembers how many frames flow.HostTable has seen for each host.
+type recipients struct {
 	frames map[flow.Slot]uint64 // before the answer that comes …
 	next   map[flow.Slot]uint64 // … and by what has come of it
 	lately []flow.Slot          // whom frames went to between the last two answers, in order
 }
 
-func (s *senders) begin() { s.next = map[flow.Slot]uint64{} }
+func (r *recipients) begin() { r.next = map[flow.Slot]uint64{} }
 
 // take takes a part of an answer; true: it was the last one.
-func (s *senders) take(body []byte, more bool) bool {
-	if s.next == nil {
+func (r *recipients) take(body []byte, more bool) bool {
+	if r.next == nil {
 		return false
 	}
 	for host, frames := range hostFrames(body) {
-		s.next[host] = frames
+		r.next[host] = frames
 	}
 	if more {
 		return false
 	}
-	s.lately = nil
-	for host, frames := range s.next {
-		if frames != s.frames[host] && frames > 0 { // fewer than before: the flow is new, and what it has seen came since
-			s.lately = append(s.lately, host)
+	r.lately = nil
+	for host, frames := range r.next {
+		if frames != r.frames[host] && frames > 0 { // fewer than before: the flow is new, and what it has seen came since
+			r.lately = append(r.lately, host)
 		}
 	}
-	slices.Sort(s.lately)
-	s.frames, s.next = s.next, nil
+	slices.Sort(r.lately)
+	r.frames, r.next = r.next, nil
 	return true
 }
 

@@ -24,8 +24,8 @@ func hostFlow(host flow.Slot, frames uint64) []byte {
 	return b
 }
 
-func TestSenders(t *testing.T) {
-	var s senders
+func TestRecipients(t *testing.T) {
+	var s recipients
 	steps := []struct {
 		what   string
 		frames map[flow.Slot]uint64
