@@ -29,24 +29,8 @@ import (
 //	Server on g1 -------- eth0 of a guest
 //	       on g2 -------- eth0 of another
 func TestServer(t *testing.T) {
-	const inside = "VCPEER_TEST_DHCP"
-	if os.Getenv(inside) != "" {
+	if devicetest.Alone(t, 100*time.Second) {
 		testServer(t)
-		return
-	}
-	if os.Getuid() != 0 {
-		t.Skip("needs root, for network namespaces")
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestServer$", "-test.v", "-test.timeout=100s")
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
-	if errors.Is(err, syscall.EPERM) {
-		t.Skip("no right to make a network namespace")
-	}
-	t.Logf("%s", out)
-	if err != nil {
-		t.Error(err)
 	}
 }
 

@@ -2,18 +2,16 @@ package probe
 
 import (
 	"context"
-	"errors"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"vcpeer/overlay/device/devicetest"
 	"vcpeer/overlay/label"
 )
 
@@ -23,24 +21,8 @@ import (
 //
 // No bridge is between: what a frame's addresses say counts for nothing here.
 func TestProber(t *testing.T) {
-	const inside = "VCPEER_TEST_PROBER"
-	if os.Getenv(inside) != "" {
+	if devicetest.Alone(t, 60*time.Second) {
 		testProber(t)
-		return
-	}
-	if os.Getuid() != 0 {
-		t.Skip("needs root, for a network namespace")
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestProber$", "-test.v", "-test.timeout=60s")
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
-	if errors.Is(err, syscall.EPERM) {
-		t.Skip("no right to make a network namespace")
-	}
-	t.Logf("%s", out)
-	if err != nil {
-		t.Error(err)
 	}
 }
 

@@ -6,6 +6,7 @@
 package devicetest
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -45,7 +46,32 @@ func Enter(t testing.TB) Space {
 	return s
 }
 
-// Here is the namespace that the process is in, for a test whose process has one of its own.
+// Alone runs a test once more in a process and a network namespace of its own: where goroutines of any thread are to be in
+// the namespace. The test calls it first and goes on where it reports true, in that process.
+func Alone(t *testing.T, timeout time.Duration) bool {
+	t.Helper()
+	const inside = "VCPEER_TEST_ALONE"
+	if os.Getenv(inside) == t.Name() {
+		return true
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for a network namespace")
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout="+timeout.String())
+	cmd.Env = append(os.Environ(), inside+"="+t.Name())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, syscall.EPERM) {
+		t.Skip("no right to make a network namespace")
+	}
+	t.Logf("%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+	return false
+}
+
+// Here is the namespace that the process is in, for a test that runs [Alone].
 func Here(t testing.TB) Space {
 	t.Helper()
 	ns, err := netns.Get()
