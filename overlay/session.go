@@ -74,9 +74,10 @@ const tick = 300 * time.Millisecond
 
 func newSession(n *Network, sw *ovs.Switch, info ovs.Info) *session {
 	s := &session{
-		n: n, sw: sw, info: info, traffic: traffic{began: time.Now(), sent: map[label.Label]time.Time{}}, planner: path.New(path.Default()), choices: choices{}, carriedBy: map[label.Label]any{},
-		watch:  watch{most: n.cfg.Protect, used: map[label.Label]time.Time{}, ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}},
-		guests: guestPorts{}, wasUp: map[probe.ID]bool{}, doubts: map[doubtful]time.Time{}, doubted: map[label.Label][]path.Link{},
+		n: n, sw: sw, info: info, planner: path.New(path.Default()), choices: choices{}, carriedBy: map[label.Label]any{},
+		traffic: traffic{began: time.Now(), sent: map[label.Label]time.Time{}},
+		watch:   watch{most: n.cfg.Protect, used: map[label.Label]time.Time{}, ports: map[label.Label]uint16{}, bfd: map[label.Label]bfdState{}},
+		guests:  guestPorts{}, wasUp: map[probe.ID]bool{}, doubts: map[doubtful]time.Time{}, doubted: map[label.Label][]path.Link{},
 	}
 	s.urgent, s.large = make(chan struct{}, 1), newTooLarge()
 	s.applier = newApplier(n, sw, info)
