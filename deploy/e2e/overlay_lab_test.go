@@ -90,9 +90,22 @@ func (n *testnet) down() {
 	}
 	if n.t.Failed() {
 		n.t.Log(strings.Join(logs, "\n"))
+		n.tellLinks()
 	}
 	if err := n.Down(); err != nil {
 		n.t.Error(err)
+	}
+}
+
+// tellLinks tells what each node measures and which paths it uses.
+func (n *testnet) tellLinks() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second*patience)
+	defer cancel()
+	for _, node := range n.Nodes() {
+		if n.Alive(node.Name, netlab.VCPeer) {
+			out, err := n.Exec(ctx, node.Name, "sh", "-c", "vcpeer links; vcpeer paths")
+			n.t.Logf("==== %s: %v\n%s", node.Name, err, out)
+		}
 	}
 }
 

@@ -28,8 +28,9 @@ func TestOverlayPathsAreShortest(t *testing.T) {
 		index[node.Name] = i
 	}
 	var stretch, straight []float64
+	var longer [][2]string // the pairs whose path is not the shortest
 	look := func() bool {
-		stretch, straight = nil, nil
+		stretch, straight, longer = nil, nil, nil
 		for from := range index {
 			for _, p := range n.pathsOf(from) {
 				hops := slices.Concat([]string{from}, p.Via, []string{p.To})
@@ -39,6 +40,9 @@ func TestOverlayPathsAreShortest(t *testing.T) {
 				}
 				a, b := index[from], index[p.To]
 				stretch, straight = append(stretch, length/best[a][b]), append(straight, rtts[a][b]/best[a][b])
+				if length > 1.05*best[a][b] {
+					longer = append(longer, [2]string{from, p.To})
+				}
 			}
 		}
 		slices.Sort(stretch)
@@ -48,7 +52,16 @@ func TestOverlayPathsAreShortest(t *testing.T) {
 	say := func(s []float64) string {
 		return fmt.Sprintf("%d pairs, median %.3f, 95%% %.3f, most %.3f", len(s), quantile(s, 0.5), quantile(s, 0.95), quantile(s, 1))
 	}
-	defer func() { t.Logf("stretch: %s; of the direct paths: %s", say(stretch), say(straight)) }()
+	defer func() {
+		t.Logf("stretch: %s; of the direct paths: %s", say(stretch), say(straight))
+		if !t.Failed() {
+			return
+		}
+		for _, p := range longer {
+			out, err := n.Exec(n.ctx, p[0], "vcpeer", "why", p[0], p[1])
+			t.Logf("not the shortest: %s%v", out, err)
+		}
+	}()
 	took := n.within(90*time.Second, "the paths are the shortest", look)
 	t.Logf("shortest after %v", took.Round(time.Second))
 }

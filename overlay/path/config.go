@@ -25,7 +25,8 @@ type Config struct {
 	Startup time.Duration // for so long after it is first reached, the best path to a gateway is followed freely
 
 	// Hold is how long a path that was taken for its gain is kept, doubled with every such change up to HoldMax, and
-	// halved again for every 2 HoldMax without one. Failures end it.
+	// halved again for every 2 HoldMax without one; after a failure at most for as long as it is since that one, or for
+	// Startup where that is more. Failures end it.
 	Hold, HoldMax time.Duration
 
 	// Damp is how long a link that was down is used only where nothing else is, doubled with every time up to DampMax,

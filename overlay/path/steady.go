@@ -97,7 +97,8 @@ func (s *steady) heldUntil(c *Config, have, best int) time.Time {
 	if s.held.IsZero() || 2*best >= have {
 		return s.held
 	}
-	return latest(s.since.Add(c.Hold), s.since.Add(s.held.Sub(s.since)/2))
+	hold := s.held.Sub(s.since)
+	return s.since.Add(max(min(hold, c.Hold), hold/2))
 }
 
 // gained is the cause of a change for a gain.
@@ -119,8 +120,8 @@ func (s *steady) took(c *Config, now time.Time, cause Cause) {
 			s.level = max(0, s.level-int(now.Sub(s.since)/(2*c.HoldMax)))
 			s.held = now.Add(backoff(c.Hold, s.level, c.HoldMax))
 			s.level = min(s.level+1, 30)
-		} else { // back from a failure: what came before is not the choice's fault
-			s.held = now.Add(c.Hold)
+		} else { // back from a failure: what came before is not the choice's fault, and what is best changes while all heals
+			s.held = now.Add(min(c.Hold, max(c.Startup, now.Sub(s.failedAt))))
 		}
 		s.failing = false
 	}

@@ -34,6 +34,20 @@ func TestLateComerIsAskedAtOnce(t *testing.T) {
 	}
 }
 
+func TestWhatWasSentBeforeTheOtherWasThereIsNoLoss(t *testing.T) {
+	w, a, b := pair(t, 1, Fast, 0)
+	alive := false
+	w.carry = func(from, _ ID, _ int) (time.Duration, bool) { return 20 * time.Millisecond, alive || from == b }
+	w.run(5 * time.Second)
+	alive = true
+	w.run(time.Second)
+	for _, l := range []Link{w.link(a, b), w.link(b, a)} {
+		if !l.Up || l.LossOut != 0 || l.LossIn != 0 {
+			t.Errorf("%+v", l)
+		}
+	}
+}
+
 func TestRestartOfTheOtherIsNoLoss(t *testing.T) {
 	w, a, b := pair(t, 1, Fast, 0)
 	w.symmetric(20 * time.Millisecond)

@@ -167,6 +167,9 @@ func (t *track) answer(now, at time.Duration, seq uint32, hold time.Duration, c 
 			t.sendAt = min(t.sendAt, now+t.interval(now, c))
 		}
 	case !t.known || t.replies+1 >= c.Answers:
+		if !t.known {
+			t.forgetBefore(i)
+		}
 		r.up = true
 		t.known, t.up, t.replies, t.since = true, true, 0, now
 		t.mtu.due = min(t.mtu.due, now)
@@ -175,6 +178,12 @@ func (t *track) answer(now, at time.Duration, seq uint32, hold time.Duration, c 
 		t.sendAt = min(t.sendAt, now+c.Suspect)
 	}
 	return r
+}
+
+// forgetBefore forgets the probes before one: what was sent before the other was there says nothing of the link.
+func (t *track) forgetBefore(index int) {
+	t.count = uint8(index) + 1
+	t.answered, t.arrived = t.answered&ones(uint32(t.count)), t.arrived&ones(uint32(t.count))
 }
 
 // confirm takes in what the other says that it got.
