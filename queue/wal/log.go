@@ -287,11 +287,19 @@ func (l *Log) Trim(keep uint64) error {
 	if l.failed != nil {
 		return l.failed
 	}
+	// What stands for the entries must be durable before they go.
+	if err := l.sync(); err != nil {
+		return err
+	}
 	for len(l.segs) > 1 && l.segs[0].last <= keep {
 		if err := l.fs.Remove(l.segmentPath(l.segs[0].seq)); err != nil {
 			return fmt.Errorf("wal: remove old segment: %w", err)
 		}
 		l.segs = l.segs[1:]
+		// One by one: a crash must not bring back a segment without the one after it.
+		if err := l.fs.SyncDir(l.dir); err != nil {
+			return l.fail("sync directory", err)
+		}
 	}
 	if l.known.Marker == nil {
 		return nil

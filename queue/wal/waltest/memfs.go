@@ -1,9 +1,15 @@
 // Package waltest has a file system in memory that loses what was not synced, runs full, and fails on demand: what
 // stands under a wal.Log in tests and simulations. Equal seeds and calls give equal outcomes.
+//
+// It keeps to what POSIX promises, which is less than most file systems do: what no sync has made durable may get to
+// the disk in any order and in any part, names as well as content, cuts as well as writes.
 package waltest
 
 import (
+	"errors"
+	"hash/fnv"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -14,16 +20,61 @@ import (
 	"vcpeer/queue/wal"
 )
 
+// ErrOff is what every call returns while the power is off.
+var ErrOff = errors.New("power is off")
+
 // FS is a wal.FS in memory. The zero value is empty and endless.
 type FS struct {
+	// Background names a file that another goroutine fills: neither calls on it nor its size are counted, so that its
+	// pace has no part in which call a fault hits and when the disk is full. Set it before use.
+	Background string
+	// CopyOnWrite makes it a file system that never overwrites, as Btrfs: to overwrite and to cut takes space, too, and
+	// after a failed sync a file shows what is on the disk. Set it before use.
+	CopyOnWrite bool
+
 	mu       sync.Mutex
 	files    map[string]*inode // as programs see them
 	durable  map[string]*inode // as of the last SyncDir
+	names    []rename          // since then
 	locked   map[string]bool
 	capacity int64 // bytes, 0 for no limit
 	syncErr  error
 	writeErr error
+	once     fault // one call fails
+	cut      fault // all calls fail from then on
 	syncs    int
+}
+
+// fault comes after some more calls; the zero value never does.
+type fault struct {
+	armed bool
+	after int
+	err   error
+}
+
+// due counts a call and returns the fault's error when its time has come.
+func (f *fault) due() error {
+	if !f.armed {
+		return nil
+	}
+	if f.after > 0 {
+		f.after--
+		return nil
+	}
+	return f.err
+}
+
+// rename is a change of names: from goes away, to stands for n. Either may be empty.
+type rename struct {
+	from, to string
+	n        *inode
+}
+
+func (r rename) apply(names map[string]*inode) {
+	delete(names, r.from)
+	if r.to != "" {
+		names[r.to] = r.n
+	}
 }
 
 // inode holds a file's content; durable and the ops since are what a crash chooses from.
@@ -39,10 +90,59 @@ type op struct {
 	data []byte
 }
 
+func (o op) apply(b []byte) []byte {
+	if o.data == nil {
+		return truncated(b, o.off)
+	}
+	return written(b, o.data, o.off)
+}
+
+// do is seen at once and durable at the next sync.
+func (n *inode) do(o op) {
+	n.data = o.apply(n.data)
+	n.ops = append(n.ops, o)
+}
+
+// forget is a failed sync: the written pages count as clean from now on, on the disk or not. The sizes are in the file
+// system's journal, which does not forget. With honest the pages show what is on the disk.
+func (n *inode) forget(honest bool) {
+	n.ops = slices.DeleteFunc(n.ops, func(o op) bool { return o.data != nil })
+	if !honest {
+		return
+	}
+	n.data = slices.Clone(n.durable)
+	for _, o := range n.ops {
+		n.data = o.apply(n.data)
+	}
+}
+
 // SetCapacity limits the sum of all file sizes; 0 lifts the limit.
 func (m *FS) SetCapacity(n int64) { m.mu.Lock(); m.capacity = n; m.mu.Unlock() }
 
-// FailSync makes every following sync fail with err, losing the unsynced writes as Linux does. nil ends it.
+// FailOnce lets n more calls that change the disk or sync it succeed; the one after them fails with err. A failed write
+// leaves its first half, a failed sync loses the writes and shows them all the same, as Ext4 and XFS do, and any other
+// call does nothing. ENOSPC is passed over by calls that take no space. A nil err calls it off.
+func (m *FS) FailOnce(n int, err error) {
+	m.mu.Lock()
+	m.once = fault{armed: err != nil, after: n, err: err}
+	m.mu.Unlock()
+}
+
+// CutPower lets n more calls that change the disk or sync it succeed; all after them fail with ErrOff and do nothing,
+// until Crash. n < 0 calls it off.
+func (m *FS) CutPower(n int) {
+	m.mu.Lock()
+	m.cut = fault{armed: n >= 0, after: n, err: ErrOff}
+	m.mu.Unlock()
+}
+
+// Off reports whether CutPower has taken effect.
+func (m *FS) Off() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.off() != nil }
+
+// Kill is the death of the process that holds the locks: nothing is lost.
+func (m *FS) Kill() { m.mu.Lock(); m.locked = nil; m.mu.Unlock() }
+
+// FailSync makes every following sync fail with err, as with FailOnce. nil ends it.
 func (m *FS) FailSync(err error) { m.mu.Lock(); m.syncErr = err; m.mu.Unlock() }
 
 // FailWrite makes every following write fail with err. nil ends it.
@@ -73,37 +173,54 @@ func (m *FS) SetContent(name string, b []byte) {
 	m.files[name], m.durable[name] = n, n
 }
 
-// Crash is a power cut: unsynced names are gone or not, and of each unsynced write any sectors may have reached the disk.
-// Open files stay with the old, dead inodes; locks are free.
+// Crash is a power cut: any of the unsynced changes of names are gone, and of each unsynced write any sectors may have
+// reached the disk. Open files stay with the old, dead inodes; locks are free, the power is back.
 func (m *FS) Crash(rng *rand.Rand) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.init()
-	names := m.durable
-	if rng.IntN(2) == 0 {
-		names = m.files
+	seed := rng.Uint64()
+	names := maps.Clone(m.durable)
+	keep := keepShare(rng)
+	dice := map[string]*rand.Rand{}
+	for _, r := range m.names {
+		// Each name has dice of its own, so that what becomes of one does not hang on how often another was changed.
+		name := r.from + r.to
+		if dice[name] == nil {
+			dice[name] = dieOf(seed, name)
+		}
+		if dice[name].Float64() < keep {
+			r.apply(names)
+		}
 	}
 	next := make(map[string]*inode, len(names))
-	for _, name := range sortedKeys(names) {
-		data := names[name].afterCrash(rng)
+	for name, n := range names {
+		data := n.afterCrash(dieOf(seed, name))
 		next[name] = &inode{data: data, durable: slices.Clone(data)}
 	}
-	m.files, m.locked = next, nil
-	m.durable = make(map[string]*inode, len(next))
-	for name, n := range next {
-		m.durable[name] = n
-	}
+	m.files, m.durable, m.names, m.locked = next, maps.Clone(next), nil, nil
+	m.once, m.cut = fault{}, fault{}
 }
+
+// dieOf returns a source of chance for one name.
+func dieOf(seed uint64, name string) *rand.Rand {
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	return rand.New(rand.NewPCG(seed, h.Sum64()))
+}
+
+// keepShare draws which share of the unsynced changes a crash keeps: the ends are as likely as the middle.
+func keepShare(rng *rand.Rand) float64 { return []float64{0, 0.5, 0.9, 1}[rng.IntN(4)] }
 
 const sectorBytes = 512
 
 func (n *inode) afterCrash(rng *rand.Rand) []byte {
 	data := slices.Clone(n.durable)
-	keep := []float64{0, 0.5, 0.9, 1}[rng.IntN(4)]
+	keep := keepShare(rng)
 	for _, o := range n.ops {
 		if o.data == nil {
 			if rng.Float64() < keep {
-				data = truncated(data, o.off)
+				data = o.apply(data)
 			}
 			continue
 		}
@@ -144,10 +261,46 @@ func (m *FS) init() {
 
 func (m *FS) used() int64 {
 	n := int64(0)
-	for _, f := range m.files {
-		n += int64(len(f.data))
+	for name, f := range m.files {
+		if name != m.Background {
+			n += int64(len(f.data))
+		}
 	}
 	return n
+}
+
+// off returns ErrOff when the power is gone.
+func (m *FS) off() error {
+	if m.cut.armed && m.cut.after == 0 {
+		return m.cut.err
+	}
+	return nil
+}
+
+// trouble counts a call on a file that changes the disk or syncs it, and returns the error that it must fail with.
+func (m *FS) trouble(name string, takesSpace bool) error {
+	if err := m.off(); err != nil || name == m.Background {
+		return err
+	}
+	if err := m.cut.due(); err != nil {
+		return err
+	}
+	err := m.once.due()
+	if err != nil {
+		m.once = fault{}
+	}
+	if errors.Is(err, syscall.ENOSPC) && !takesSpace {
+		return nil
+	}
+	return err
+}
+
+// lacks returns by how many bytes the disk is too small for n more.
+func (m *FS) lacks(n int64) int64 {
+	if m.capacity == 0 || n <= 0 {
+		return 0
+	}
+	return max(0, m.used()+n-m.capacity)
 }
 
 func (m *FS) MkdirAll(string) error { return nil }
@@ -156,15 +309,29 @@ func (m *FS) Open(name string, create bool) (wal.File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.init()
+	if err := m.off(); err != nil {
+		return nil, pathError("open", name, err)
+	}
 	n := m.files[name]
 	if n == nil {
 		if !create {
-			return nil, &os.PathError{Op: "open", Path: name, Err: os.ErrNotExist}
+			return nil, pathError("open", name, os.ErrNotExist)
+		}
+		if err := m.trouble(name, true); err != nil {
+			return nil, pathError("open", name, err)
 		}
 		n = &inode{}
-		m.files[name] = n
+		m.change(rename{to: name, n: n})
 	}
-	return &file{fs: m, n: n}, nil
+	return &file{fs: m, name: name, n: n}, nil
+}
+
+func pathError(op, name string, err error) error { return &os.PathError{Op: op, Path: name, Err: err} }
+
+// change is seen at once and durable at the next SyncDir.
+func (m *FS) change(r rename) {
+	r.apply(m.files)
+	m.names = append(m.names, r)
 }
 
 func (m *FS) Rename(from, to string) error {
@@ -173,10 +340,12 @@ func (m *FS) Rename(from, to string) error {
 	m.init()
 	n := m.files[from]
 	if n == nil {
-		return &os.PathError{Op: "rename", Path: from, Err: os.ErrNotExist}
+		return pathError("rename", from, os.ErrNotExist)
 	}
-	delete(m.files, from)
-	m.files[to] = n
+	if err := m.trouble(from, true); err != nil {
+		return pathError("rename", from, err)
+	}
+	m.change(rename{from: from, to: to, n: n})
 	return nil
 }
 
@@ -185,15 +354,21 @@ func (m *FS) Remove(name string) error {
 	defer m.mu.Unlock()
 	m.init()
 	if m.files[name] == nil {
-		return &os.PathError{Op: "remove", Path: name, Err: os.ErrNotExist}
+		return pathError("remove", name, os.ErrNotExist)
 	}
-	delete(m.files, name)
+	if err := m.trouble(name, false); err != nil {
+		return pathError("remove", name, err)
+	}
+	m.change(rename{from: name})
 	return nil
 }
 
 func (m *FS) List(dir string) ([]string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.off(); err != nil {
+		return nil, pathError("list", dir, err)
+	}
 	var names []string
 	for _, name := range sortedKeys(m.files) {
 		if filepath.Dir(name) == dir {
@@ -207,13 +382,13 @@ func (m *FS) SyncDir(dir string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.init()
+	if err := m.trouble(dir, false); err != nil {
+		return pathError("sync", dir, err)
+	}
 	if m.syncErr != nil {
 		return m.syncErr
 	}
-	m.durable = make(map[string]*inode, len(m.files))
-	for name, n := range m.files {
-		m.durable[name] = n
-	}
+	m.durable, m.names = maps.Clone(m.files), nil
 	return nil
 }
 
@@ -221,6 +396,9 @@ func (m *FS) Lock(name string) (io.Closer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.init()
+	if err := m.off(); err != nil {
+		return nil, pathError("lock", name, err)
+	}
 	if m.locked[name] {
 		return nil, wal.ErrLocked
 	}
@@ -251,8 +429,9 @@ func (m *FS) Free(string) (free, total uint64, err error) {
 }
 
 type file struct {
-	fs *FS
-	n  *inode
+	fs   *FS
+	name string // when it was opened
+	n    *inode
 }
 
 func (f *file) Close() error { return nil }
@@ -266,6 +445,9 @@ func (f *file) Size() (int64, error) {
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
+	if err := f.fs.off(); err != nil {
+		return 0, pathError("read", f.name, err)
+	}
 	if off >= int64(len(f.n.data)) {
 		return 0, io.EOF
 	}
@@ -283,15 +465,22 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	if f.fs.writeErr != nil {
 		return 0, f.fs.writeErr
 	}
-	var err error
-	if grow := off + int64(len(p)) - int64(len(f.n.data)); grow > 0 && f.fs.capacity > 0 {
-		if over := f.fs.used() + grow - f.fs.capacity; over > 0 {
-			p, err = p[:max(0, int64(len(p))-over)], syscall.ENOSPC
-		}
+	takes := int64(len(p))
+	if !f.fs.CopyOnWrite {
+		takes = off + takes - int64(len(f.n.data))
+	}
+	err := f.fs.trouble(f.name, takes > 0)
+	switch {
+	case errors.Is(err, ErrOff):
+		return 0, pathError("write", f.name, err)
+	case err != nil:
+		p, err = p[:len(p)/2], pathError("write", f.name, err)
+	}
+	if over := f.fs.lacks(takes); over > 0 && f.name != f.fs.Background {
+		p, err = p[:max(0, int64(len(p))-over)], pathError("write", f.name, syscall.ENOSPC)
 	}
 	if len(p) > 0 {
-		f.n.data = written(f.n.data, p, off)
-		f.n.ops = append(f.n.ops, op{off, slices.Clone(p)})
+		f.n.do(op{off, slices.Clone(p)})
 	}
 	return len(p), err
 }
@@ -299,20 +488,30 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 func (f *file) Truncate(size int64) error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	f.n.data = truncated(f.n.data, size)
-	f.n.ops = append(f.n.ops, op{off: size})
+	err := f.fs.trouble(f.name, f.fs.CopyOnWrite)
+	if err == nil && f.fs.CopyOnWrite && f.fs.lacks(1) > 0 {
+		err = syscall.ENOSPC
+	}
+	if err != nil {
+		return pathError("truncate", f.name, err)
+	}
+	f.n.do(op{off: size})
 	return nil
 }
 
 func (f *file) Allocate(size int64) error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	if grow := size - int64(len(f.n.data)); grow > 0 {
-		if f.fs.capacity > 0 && f.fs.used()+grow > f.fs.capacity {
-			return syscall.ENOSPC
-		}
-		f.n.data = truncated(f.n.data, size)
-		f.n.ops = append(f.n.ops, op{off: size})
+	grow := size - int64(len(f.n.data))
+	err := f.fs.trouble(f.name, grow > 0)
+	if err == nil && f.fs.lacks(grow) > 0 {
+		err = syscall.ENOSPC
+	}
+	if err != nil {
+		return pathError("allocate", f.name, err)
+	}
+	if grow > 0 {
+		f.n.do(op{off: size})
 	}
 	return nil
 }
@@ -320,16 +519,19 @@ func (f *file) Allocate(size int64) error {
 func (f *file) Sync() error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	if f.fs.syncErr != nil {
-		f.n.ops = nil
+	err := f.fs.trouble(f.name, false)
+	switch {
+	case errors.Is(err, ErrOff):
+		return pathError("sync", f.name, err)
+	case err != nil:
+		f.n.forget(f.fs.CopyOnWrite)
+		return pathError("sync", f.name, err)
+	case f.fs.syncErr != nil:
+		f.n.forget(f.fs.CopyOnWrite)
 		return f.fs.syncErr
 	}
 	for _, o := range f.n.ops {
-		if o.data == nil {
-			f.n.durable = truncated(f.n.durable, o.off)
-		} else {
-			f.n.durable = written(f.n.durable, o.data, o.off)
-		}
+		f.n.durable = o.apply(f.n.durable)
 	}
 	f.n.ops = nil
 	f.fs.syncs++
