@@ -13,7 +13,8 @@
 //     space. A ballast is given up first, so that small batches still fit for a while on a full disk.
 //   - ErrFailed: a write or an fsync failed. It is final: after a failed fsync Linux forgets the dirty pages, and the
 //     next fsync would report success for data that is gone (Rebello et al., Can Applications Recover from fsync
-//     Failures?, USENIX ATC 2020). The caller must stop and open the directory anew.
+//     Failures?, USENIX ATC 2020). The caller must stop and open the directory anew; Open writes again what may be in
+//     memory only.
 //   - ErrCorrupt: a record that had been synced is damaged. Nothing is truncated or repaired.
 //
 // # How a torn tail is told from damage

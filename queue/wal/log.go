@@ -22,6 +22,7 @@ type Log struct {
 	f      File      // the active segment
 	off    int64     // where the next record goes
 	synced int64     // f's bytes below it are durable; synced <= off
+	ragged bool      // behind off may be a part of a batch that does not count; it must go before anything is written
 	buf    []byte
 	known  Batch // identity, hard state and marker as last saved: what a new segment repeats
 	failed error // once set, every call returns it
@@ -109,20 +110,20 @@ func encodedSize(b Batch) int64 {
 // write puts p at the end of the active segment. On a full disk it gives up the ballast once; if that is not enough the
 // segment is cut back to where it was.
 func (l *Log) write(p []byte) error {
+	if err := l.cut(); err != nil {
+		return err
+	}
 	_, err := l.f.WriteAt(p, l.off)
+	if isFull(err) && l.release(l.fs) {
+		// The same bytes to the same place: what the first try has left needs no cut.
+		_, err = l.f.WriteAt(p, l.off)
+	}
 	if isFull(err) {
-		if err := l.cutTail(); err != nil {
+		l.ragged = true
+		if err := l.cut(); err != nil && !errors.Is(err, ErrNoSpace) {
 			return err
 		}
-		if l.release(l.fs) {
-			_, err = l.f.WriteAt(p, l.off)
-		}
-		if isFull(err) {
-			if err := l.cutTail(); err != nil {
-				return err
-			}
-			return fmt.Errorf("%w: %v", ErrNoSpace, err)
-		}
+		return fmt.Errorf("%w: %v", ErrNoSpace, err)
 	}
 	if err != nil {
 		return l.fail("write", err)
@@ -132,19 +133,34 @@ func (l *Log) write(p []byte) error {
 	return nil
 }
 
-// cutTail removes what a refused batch may have left behind off.
-func (l *Log) cutTail() error {
-	l.spare.Store(0)
-	if err := l.f.Truncate(l.off); err != nil {
+// cut removes, durably, what a batch that does not count has left behind off. The system may have put it on the disk
+// long ago. If it came back in a crash after more was written, it could mix with that, or stand at the end of a closed
+// segment and pass for damage. ErrNoSpace: file systems that never overwrite need space for this, too; it is tried
+// again before anything is written.
+func (l *Log) cut() error {
+	if !l.ragged {
+		return nil
+	}
+	err := l.f.Truncate(l.off)
+	if isFull(err) {
+		return fmt.Errorf("%w: %v", ErrNoSpace, err)
+	}
+	if err != nil {
 		return l.fail("truncate", err)
 	}
-	return nil
+	l.spare.Store(0)
+	l.ragged = false
+	return l.flush()
 }
 
 func (l *Log) sync() error {
 	if l.synced == l.off {
 		return nil
 	}
+	return l.flush()
+}
+
+func (l *Log) flush() error {
 	if err := l.f.Sync(); err != nil {
 		return l.fail("sync", err)
 	}
@@ -186,16 +202,36 @@ func (l *Log) rotateIfFull(n int64) error {
 	if l.off+n <= l.opt.SegmentBytes || l.off == segmentHeaderBytes {
 		return nil
 	}
+	// A closed segment holds nothing but whole batches and zeros, all of it durable.
+	if err := l.cut(); err != nil {
+		return err
+	}
 	if err := l.sync(); err != nil {
 		return err
 	}
-	// The zeros of a prepared segment go. Losing this cut in a crash is harmless: they read as the end.
-	if err := l.cutTail(); err != nil {
+	if err := l.dropSpare(); err != nil {
 		return err
 	}
 	if err := l.begin(l.segs[len(l.segs)-1].seq + 1); err != nil && !errors.Is(err, ErrNoSpace) {
 		return err
 	}
+	return nil
+}
+
+// dropSpare gives the zeros of a prepared segment back. They read as the end, so it does no harm if a crash or a full disk
+// undoes or prevents that.
+func (l *Log) dropSpare() error {
+	if l.spare.Load() == 0 {
+		return nil
+	}
+	err := l.f.Truncate(l.off)
+	if isFull(err) {
+		return nil
+	}
+	if err != nil {
+		return l.fail("truncate", err)
+	}
+	l.spare.Store(0)
 	return nil
 }
 
@@ -211,12 +247,8 @@ func (l *Log) begin(seq uint64) error {
 		return l.beginFailed(f, tmp, err)
 	}
 	old := l.swap(f)
-	l.buf = appendSegmentHeader(l.buf[:0], l.salt, seq)
-	head := l.buf
-	if l.known.Identity != nil {
-		l.encode(l.known)
-		head = append(appendSegmentHeader(nil, l.salt, seq), l.buf...)
-	}
+	l.encode(l.known)
+	head := append(appendSegmentHeader(nil, l.salt, seq), l.buf...)
 	_, err = f.WriteAt(head, 0)
 	if err == nil {
 		err = f.Sync()
@@ -228,12 +260,12 @@ func (l *Log) begin(seq uint64) error {
 		l.restore(old)
 		return l.beginFailed(f, tmp, err)
 	}
-	if err := l.fs.SyncDir(l.dir); err != nil {
-		return l.fail("sync directory", err)
-	}
 	if old.f != nil {
 		// All of it is durable; an error from close has nothing left to say.
 		_ = old.f.Close()
+	}
+	if err := l.fs.SyncDir(l.dir); err != nil {
+		return l.fail("sync directory", err)
 	}
 	l.segs = append(l.segs, segment{seq: seq})
 	l.off, l.synced = int64(len(head)), int64(len(head))
@@ -244,7 +276,7 @@ func (l *Log) begin(seq uint64) error {
 	return nil
 }
 
-// position is where the log writes.
+// position is where the log writes, in a segment that is not ragged.
 type position struct {
 	f           File
 	off, synced int64

@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"path/filepath"
 	"reflect"
 	"syscall"
 	"testing"
-
-	"pgregory.net/rapid"
 
 	"vcpeer/queue/wal"
 	"vcpeer/queue/wal/waltest"
@@ -394,101 +391,4 @@ func flip(fs *waltest.FS, name string, at int) error {
 	b[at] ^= 4
 	fs.SetContent(name, b)
 	return nil
-}
-
-// Against a model: whatever is saved, compacted, refused by a full disk or cut by a power failure, what was acknowledged
-// is there, and nothing else than what was saved.
-func TestModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		fs := &waltest.FS{}
-		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
-		reopen := func() (*wal.Log, wal.State) {
-			l, st, err := wal.Open("d", wal.Options{FS: fs, SegmentBytes: 2048, BallastBytes: -1, Plain: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return l, st
-		}
-		l, _ := reopen()
-		if err := l.Save(wal.Batch{Identity: &wal.Identity{ID: 1}, Sync: true}); err != nil {
-			t.Fatal(err)
-		}
-		var acked, sent []wal.Entry // sent: acked and then perhaps one unsynced batch more
-		snap, term := uint64(0), uint64(1)
-		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			switch rng.IntN(6) {
-			case 0, 1, 2:
-				last := uint64(len(acked))
-				// Overwrite only what is above the snapshot.
-				from := last + 1 - min(uint64(rng.IntN(3)), last-snap)
-				term++
-				b := wal.Batch{Entries: entries(from, from+uint64(rng.IntN(5)), term), Sync: rng.IntN(4) > 0}
-				if rng.IntN(5) == 0 {
-					fs.SetCapacity(fs.Used() + int64(rng.IntN(200)))
-				}
-				err := l.Save(b)
-				fs.SetCapacity(0)
-				if errors.Is(err, wal.ErrNoSpace) {
-					continue
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				sent = append(append([]wal.Entry(nil), acked[:from-1]...), b.Entries...)
-				if !b.Sync {
-					// Make it count before anything else does.
-					if err := l.Save(wal.Batch{Sync: rng.IntN(2) == 0}); err != nil {
-						t.Fatal(err)
-					}
-					fs.Crash(rng)
-					l, sent = check(t, reopen, acked, sent, snap)
-				}
-				acked = sent
-			case 3:
-				if n := uint64(len(acked)); n > snap {
-					snap += 1 + uint64(rng.IntN(int(n-snap)))
-					if err := l.WriteSnapshot(wal.Snapshot{Index: snap, Term: acked[snap-1].Term}); err != nil {
-						t.Fatal(err)
-					}
-					if err := l.Compact(wal.Marker{Index: snap, Term: acked[snap-1].Term}, snap-min(snap, 3)); err != nil {
-						t.Fatal(err)
-					}
-				}
-			case 4:
-				fs.Crash(rng)
-				l, acked = check(t, reopen, acked, acked, snap)
-			case 5:
-				if err := l.Close(); err != nil {
-					t.Fatal(err)
-				}
-				l, acked = check(t, reopen, acked, acked, snap)
-			}
-		}
-	})
-}
-
-// check opens the log and returns which of the two legal histories it holds.
-func check(t *rapid.T, reopen func() (*wal.Log, wal.State), acked, sent []wal.Entry, snap uint64) (*wal.Log, []wal.Entry) {
-	l, st := reopen()
-	if st.Identity == nil || st.Identity.ID != 1 {
-		t.Fatal("the identity is lost")
-	}
-	if got := st.Snapshot; snap > 0 && (got == nil || got.Index != snap) {
-		t.Fatalf("snapshot %+v, want index %d", got, snap)
-	}
-	for _, want := range [][]wal.Entry{sent, acked} {
-		if holds(st, want) {
-			return l, want
-		}
-	}
-	t.Fatalf("log holds %d entries behind snapshot %d that are neither what was acknowledged (%d) nor what was sent (%d)", len(st.Entries), snap, len(acked), len(sent))
-	return nil, nil
-}
-
-func holds(st wal.State, want []wal.Entry) bool {
-	if len(st.Entries) == 0 {
-		return st.Snapshot != nil && int(st.Snapshot.Index) == len(want) || len(want) == 0
-	}
-	first := st.Entries[0].Index
-	return reflect.DeepEqual(st.Entries, want[min(int(first-1), len(want)):])
 }

@@ -109,7 +109,7 @@ func (l *Log) replay(seqs []uint64) (State, error) {
 			continue
 		}
 		l.f = f
-		if err := l.settle(data, s.end, &b.state); err != nil {
+		if err := l.settle(data, s, &b.state); err != nil {
 			return State{}, err
 		}
 	}
@@ -129,22 +129,28 @@ func (l *Log) readSegment(seq uint64) ([]byte, File, error) {
 	return data, f, nil
 }
 
-// settle makes the active segment end at end and all of it durable: after a mere process crash the last batch may be
-// in the page cache only, and from now on we act on it.
-func (l *Log) settle(data []byte, end int64, st *State) error {
-	tail := bytes.TrimRight(data[end:], "\x00")
-	if len(tail) > 0 {
-		st.DroppedBytes = int64(len(tail))
-		if err := l.f.Truncate(end); err != nil {
-			return err
-		}
-	} else {
-		l.spare.Store(int64(len(data)) - end)
+// settle makes the active segment end at s.end and all of it durable: from now on we act on it. After the death of a
+// mere process the last batches may be in the page cache only. After a failed fsync they are there for good, since the
+// kernel counts them as written. So what no record proves to be durable is written again.
+func (l *Log) settle(data []byte, s scanned, st *State) error {
+	tail := bytes.TrimRight(data[s.end:], "\x00")
+	st.DroppedBytes = int64(len(tail))
+	l.off, l.synced = s.end, s.synced
+	if l.ragged = len(tail) > 0; !l.ragged {
+		l.spare.Store(int64(len(data)) - s.end)
+	}
+	// A full disk is no reason not to open: the torn tail can go later, and only file systems that never overwrite, and
+	// do not forget what they failed to write, need space to write the same again.
+	if err := l.cut(); err != nil && !errors.Is(err, ErrNoSpace) {
+		return err
+	}
+	if _, err := l.f.WriteAt(data[s.synced:s.end], s.synced); err != nil && !isFull(err) {
+		return err
 	}
 	if err := l.f.Sync(); err != nil {
 		return err
 	}
-	l.off, l.synced = end, end
+	l.synced = s.end
 	return l.fs.SyncDir(l.dir)
 }
 
@@ -163,8 +169,11 @@ func (l *Log) finish(b builder) (State, error) {
 	if b.marker != nil {
 		base = b.marker.Index
 		snap, err := l.ReadSnapshot(b.marker.Index)
-		if err != nil {
+		if errors.Is(err, ErrNoSnapshot) {
 			return State{}, fmt.Errorf("%w: the log needs it: %w", ErrCorrupt, err)
+		}
+		if err != nil {
+			return State{}, err
 		}
 		if snap.Term != b.marker.Term {
 			return State{}, fmt.Errorf("%w: snapshot %d is of term %d, the log says %d", ErrCorrupt, snap.Index, snap.Term, b.marker.Term)

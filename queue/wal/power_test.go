@@ -1,7 +1,9 @@
 package wal_test
 
 import (
+	"errors"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 
 	"vcpeer/queue/wal"
@@ -15,6 +17,71 @@ func TestPowerCut(t *testing.T) {
 		name  string
 		story func(t *testing.T, fs *waltest.FS, l *wal.Log) (want int)
 	}{
+		{"a refused batch, then a roll-over", func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
+			save(t, l, wal.Batch{Entries: entries(1, 40, 1)})
+			// Part of the batch fits on the disk. What is left of it must not stay behind in a closed segment.
+			fs.SetCapacity(fs.Used() + 100)
+			refuse(t, l, wal.Batch{Entries: entries(41, 50, 2)})
+			fs.SetCapacity(0)
+			rollOver(t, fs, l, 41)
+			return 80
+		}},
+		{"a refused batch, then one that overwrites the first part of it", func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
+			save(t, l, wal.Batch{Entries: entries(1, 3, 1)})
+			fs.SetCapacity(fs.Used() + 1200)
+			refuse(t, l, wal.Batch{Entries: entries(4, 50, 2)})
+			fs.SetCapacity(0)
+			if err := l.Save(wal.Batch{Entries: entries(4, 14, 1)}); err != nil {
+				t.Fatal(err)
+			}
+			return 3
+		}},
+		{"a refused batch that cannot be cut off, then a roll-over", func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
+			save(t, l, wal.Batch{Entries: entries(1, 40, 1)})
+			fs.CopyOnWrite = true
+			fs.SetCapacity(fs.Used() + 100)
+			refuse(t, l, wal.Batch{Entries: entries(41, 50, 2)})
+			refuse(t, l, wal.Batch{Entries: entries(41, 80, 2)})
+			fs.SetCapacity(0)
+			rollOver(t, fs, l, 41)
+			return 80
+		}},
+		{"a refused batch that cannot be cut off, then one that overwrites the first part of it", func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
+			save(t, l, wal.Batch{Entries: entries(1, 3, 1)})
+			fs.CopyOnWrite = true
+			fs.SetCapacity(fs.Used() + 1200)
+			refuse(t, l, wal.Batch{Entries: entries(4, 50, 2)})
+			fs.SetCapacity(0)
+			if err := l.Save(wal.Batch{Entries: entries(4, 14, 1)}); err != nil {
+				t.Fatal(err)
+			}
+			return 3
+		}},
+		{"a failed sync, a new process", func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
+			save(t, l, wal.Batch{Entries: entries(1, 3, 1)})
+			fs.FailOnce(1, syscall.EIO)
+			if err := l.Save(wal.Batch{Entries: entries(4, 5, 1), Sync: true}); !errors.Is(err, wal.ErrFailed) {
+				t.Fatalf("save: %v, want ErrFailed", err)
+			}
+			if err := l.Close(); !errors.Is(err, wal.ErrFailed) {
+				t.Fatalf("close: %v, want ErrFailed", err)
+			}
+			// The kernel shows the batch, so the new process acts on it.
+			l, st := open(t, fs, "d")
+			n := len(st.Entries)
+			save(t, l, wal.Batch{Entries: entries(uint64(n)+1, 9, 1)})
+			return 9
+		}},
+		{"a failed sync on close, a new process", func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
+			save(t, l, wal.Batch{Entries: entries(1, 3, 1)})
+			fs.FailOnce(1, syscall.EIO)
+			if err := l.Close(); !errors.Is(err, wal.ErrFailed) {
+				t.Fatalf("close: %v, want ErrFailed", err)
+			}
+			l, _ = open(t, fs, "d")
+			save(t, l, wal.Batch{Entries: entries(4, 5, 1)})
+			return 5
+		}},
 		{"several segments trimmed", func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
 			for i := uint64(1); i <= 200; i += 20 {
 				save(t, l, wal.Batch{Entries: entries(i, i+19, 1)})
@@ -54,6 +121,23 @@ func TestPowerCut(t *testing.T) {
 				checkPrefix(t, st, want)
 			}
 		})
+	}
+}
+
+func refuse(t *testing.T, l *wal.Log, b wal.Batch) {
+	t.Helper()
+	b.Sync = true
+	if err := l.Save(b); !errors.Is(err, wal.ErrNoSpace) || errors.Is(err, wal.ErrFailed) {
+		t.Fatalf("save on a full disk: %v, want ErrNoSpace", err)
+	}
+}
+
+// rollOver saves entries from the given one on, more than the first segment has room for.
+func rollOver(t *testing.T, fs *waltest.FS, l *wal.Log, from uint64) {
+	t.Helper()
+	save(t, l, wal.Batch{Entries: entries(from, from+39, 1)})
+	if fs.Content("d/0000000000000002.wal") == nil {
+		t.Fatal("no second segment")
 	}
 }
 

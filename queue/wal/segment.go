@@ -75,7 +75,7 @@ type scanned struct {
 	salt   uint32
 	seq    uint64
 	end    int64 // offset after the last whole batch
-	closed bool  // the last batch is the witness that Close leaves
+	synced int64 // below it all was durable before the last whole batch was written
 }
 
 // scan calls visit for each record of each whole batch in b, in order. The torn tail of the log's last segment is left
@@ -85,7 +85,7 @@ func scan(b []byte, lastSegment bool, visit func(record) error) (scanned, error)
 	if err != nil {
 		return scanned{}, err
 	}
-	s := scanned{salt: salt, seq: seq, end: segmentHeaderBytes}
+	s := scanned{salt: salt, seq: seq, end: segmentHeaderBytes, synced: segmentHeaderBytes}
 	var batch []record
 	off := s.end
 	for {
@@ -103,7 +103,8 @@ func scan(b []byte, lastSegment bool, visit func(record) error) (scanned, error)
 				return s, fmt.Errorf("offset %d: %w", s.end, err)
 			}
 		}
-		s.closed = r.kind == kindClosed
+		// The header is durable before the file has its name.
+		s.synced = min(max(r.synced, segmentHeaderBytes), off)
 		s.end, batch = off, batch[:0]
 	}
 }
