@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 // FS is what the log needs of a file system; tests put faults under it. Names are paths.
 type FS interface {
+	// MkdirAll makes dir and what is missing above it, durably.
 	MkdirAll(dir string) error
 	// Open opens name for reading and writing, creating it (mode 0600) when create is set.
 	Open(name string, create bool) (File, error)
@@ -44,10 +46,30 @@ func OS() FS { return osFS{} }
 
 type osFS struct{}
 
-func (osFS) MkdirAll(dir string) error           { return os.MkdirAll(dir, 0o700) }
 func (osFS) Rename(from, to string) error        { return os.Rename(from, to) }
 func (osFS) Remove(name string) error            { return os.Remove(name) }
 func (osFS) Lock(name string) (io.Closer, error) { return lockFile(name) }
+
+func (fs osFS) MkdirAll(dir string) error {
+	var made []string
+	for d := dir; missing(d); d = filepath.Dir(d) {
+		made = append(made, d)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range made {
+		if err := fs.SyncDir(filepath.Dir(d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func missing(name string) bool {
+	_, err := os.Stat(name)
+	return errors.Is(err, os.ErrNotExist)
+}
 
 func (osFS) Open(name string, create bool) (File, error) {
 	flags := os.O_RDWR

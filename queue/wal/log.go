@@ -33,7 +33,8 @@ type Log struct {
 }
 
 // Save writes b and, with b.Sync, returns when it is durable. An empty batch does nothing. Errors: ErrNoSpace, after
-// which the log is as before the call; ErrFailed, after which it must be closed.
+// which the log is as before the call; ErrFailed, after which it must be closed; any other: the batch is none that a
+// log can hold, and nothing was done.
 func (l *Log) Save(b Batch) error {
 	if l.failed != nil {
 		return l.failed
@@ -45,6 +46,11 @@ func (l *Log) Save(b Batch) error {
 }
 
 func (l *Log) save(b Batch) error {
+	for _, e := range b.Entries {
+		if len(e.Data) > MaxDataBytes {
+			return fmt.Errorf("entry %d holds %d bytes, at most %d can be read back", e.Index, len(e.Data), MaxDataBytes)
+		}
+	}
 	if n := encodedSize(b); n > 0 {
 		if err := l.rotateIfFull(n); err != nil {
 			return err

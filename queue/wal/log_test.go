@@ -201,6 +201,25 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// An entry that Open would take for damage is refused, and the log goes on.
+func TestEntryTooLarge(t *testing.T) {
+	fs := &waltest.FS{}
+	l, _ := open(t, fs, "d")
+	largest := wal.Entry{Index: 1, Term: 1, Data: make([]byte, wal.MaxDataBytes)}
+	tooLarge := wal.Entry{Index: 2, Term: 1, Data: make([]byte, wal.MaxDataBytes+1)}
+	save(t, l, wal.Batch{Entries: []wal.Entry{largest}})
+	if err := l.Save(wal.Batch{Entries: []wal.Entry{tooLarge}, Sync: true}); err == nil {
+		t.Error("an entry that cannot be read back was taken")
+	}
+	save(t, l, wal.Batch{Entries: entries(2, 2, 1)})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, st := open(t, fs, "d"); len(st.Entries) != 2 || len(st.Entries[0].Data) != wal.MaxDataBytes {
+		t.Errorf("%d entries, want 2", len(st.Entries))
+	}
+}
+
 func TestBallastServesSmallBatches(t *testing.T) {
 	fs := &waltest.FS{}
 	l, _, err := wal.Open("d", wal.Options{FS: fs, BallastBytes: 4096, Plain: true})

@@ -27,6 +27,9 @@ type Identity struct {
 // HardState is raft's hard state (Ongaro and Ousterhout 2014, figure 2, with the commit index).
 type HardState struct{ Term, Vote, Commit uint64 }
 
+// MaxDataBytes is the most that one entry can hold.
+const MaxDataBytes = maxBodyBytes - entryHeaderBytes
+
 // Entry is one entry of the raft log. The log does not look into Type and Data.
 type Entry struct {
 	Index, Term uint64
