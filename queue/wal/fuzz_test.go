@@ -8,7 +8,7 @@ import (
 // FuzzScan feeds a segment with arbitrary bytes behind a good header: no panic, and what is accepted is encoded alike.
 func FuzzScan(f *testing.F) {
 	const salt = 0x01020305
-	head := appendSegmentHeader(nil, salt, 1)
+	head := appendSegmentHeader(nil, salt, 1, 0)
 	good := appendRecord(nil, salt, record{kind: kindEntry, synced: 32, body: encodeEntry(Entry{Index: 1, Term: 1, Data: []byte("x")})})
 	good = appendRecord(good, salt, record{kind: kindHard, last: true, synced: 32, body: encodeHard(HardState{Term: 1})})
 	f.Add(good)

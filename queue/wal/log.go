@@ -254,7 +254,7 @@ func (l *Log) begin(seq uint64) error {
 	}
 	old := l.swap(f)
 	l.encode(l.known)
-	head := append(appendSegmentHeader(nil, l.salt, seq), l.buf...)
+	head := append(appendSegmentHeader(nil, l.salt, seq, old.off), l.buf...)
 	_, err = f.WriteAt(head, 0)
 	if err == nil {
 		err = f.Sync()

@@ -395,6 +395,27 @@ func TestMissingAndDamagedFiles(t *testing.T) {
 	}
 }
 
+// A closed segment whose end reads as zeros has lost records, even if those that follow do not show it.
+func TestClosedSegmentCutShort(t *testing.T) {
+	fs := &waltest.FS{}
+	l, _ := open(t, fs, "d")
+	save(t, l, wal.Batch{Identity: &wal.Identity{ID: 7}, Entries: entries(1, 10, 1)})
+	whole := len(fs.Content(firstSegment))
+	save(t, l, wal.Batch{Entries: entries(11, 12, 1)})
+	for term := uint64(1); fs.Content("d/0000000000000002.wal") == nil; term++ {
+		save(t, l, wal.Batch{Hard: &wal.HardState{Term: term}})
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b := fs.Content(firstSegment)
+	clear(b[whole:])
+	fs.SetContent(firstSegment, b)
+	if _, _, err := wal.Open("d", wal.Options{FS: fs, Plain: true, BallastBytes: -1}); !errors.Is(err, wal.ErrCorrupt) {
+		t.Errorf("open: %v, want ErrCorrupt", err)
+	}
+}
+
 func removeSegments(fs *waltest.FS) error {
 	names, err := fs.List("d")
 	for _, n := range names {

@@ -83,6 +83,7 @@ func (l *Log) create(names []string) error {
 // replay reads all segments, cuts off a torn tail, and leaves the log ready to append.
 func (l *Log) replay(seqs []uint64) (State, error) {
 	var b builder
+	var before scanned
 	for i, seq := range seqs {
 		lastSegment := i == len(seqs)-1
 		highest := uint64(0)
@@ -98,11 +99,14 @@ func (l *Log) replay(seqs []uint64) (State, error) {
 		if err == nil && (s.seq != seq || i > 0 && s.salt != l.salt) {
 			err = errors.New("header of another segment")
 		}
+		if err == nil && i > 0 && s.before > 0 && s.before != before.end {
+			err = fmt.Errorf("the segment before it ends at %d instead of %d", before.end, s.before)
+		}
 		if err != nil {
 			_ = f.Close() // read only so far
 			return State{}, fmt.Errorf("%w: segment %016x: %v", ErrCorrupt, seq, err)
 		}
-		l.salt = s.salt
+		l.salt, before = s.salt, s
 		l.segs = append(l.segs, segment{seq: seq, last: highest})
 		if !lastSegment {
 			_ = f.Close() // read only

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -17,7 +18,7 @@ import (
 //	12 salt of the log
 //	16 sequence number of the segment
 //	24 crc32c of bytes 0..24
-//	28 zeros
+//	28 where the records of the segment before it end, in units of 8 bytes; 0: it does not say
 //
 // It is followed by one batch that repeats identity, hard state and marker, so that older segments can go. Header and
 // that batch are durable before the file gets its name: a segment that starts badly is damaged, never torn.
@@ -47,33 +48,44 @@ func parseSegmentName(name string) (uint64, bool) {
 	return seq, err == nil
 }
 
-func appendSegmentHeader(dst []byte, salt uint32, seq uint64) []byte {
+// appendSegmentHeader appends the header of segment seq. before is where the segment before it ends, 0 without one.
+func appendSegmentHeader(dst []byte, salt uint32, seq uint64, before int64) []byte {
 	start := len(dst)
 	dst = append(dst, segmentMagic...)
 	dst = binary.LittleEndian.AppendUint32(dst, segmentVersion)
 	dst = binary.LittleEndian.AppendUint32(dst, salt)
 	dst = binary.LittleEndian.AppendUint64(dst, seq)
 	dst = binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
-	return append(dst, 0, 0, 0, 0)
+	units := before / recordAlign
+	if units > math.MaxUint32 {
+		units = 0
+	}
+	return binary.LittleEndian.AppendUint32(dst, uint32(units))
 }
 
-func decodeSegmentHeader(b []byte) (salt uint32, seq uint64, err error) {
+// decodeSegmentHeader returns what the header alone says.
+func decodeSegmentHeader(b []byte) (scanned, error) {
 	if len(b) < segmentHeaderBytes || string(b[:8]) != segmentMagic {
-		return 0, 0, errors.New("no segment header")
+		return scanned{}, errors.New("no segment header")
 	}
 	if crc32.Checksum(b[:24], castagnoli) != binary.LittleEndian.Uint32(b[24:]) {
-		return 0, 0, errors.New("bad checksum of the segment header")
+		return scanned{}, errors.New("bad checksum of the segment header")
 	}
 	if v := binary.LittleEndian.Uint32(b[8:]); v != segmentVersion {
-		return 0, 0, fmt.Errorf("segment of format %d, this program reads %d", v, segmentVersion)
+		return scanned{}, fmt.Errorf("segment of format %d, this program reads %d", v, segmentVersion)
 	}
-	return binary.LittleEndian.Uint32(b[12:]), binary.LittleEndian.Uint64(b[16:]), nil
+	return scanned{
+		salt: binary.LittleEndian.Uint32(b[12:]), seq: binary.LittleEndian.Uint64(b[16:]),
+		before: int64(binary.LittleEndian.Uint32(b[28:])) * recordAlign,
+		end:    segmentHeaderBytes, synced: segmentHeaderBytes,
+	}, nil
 }
 
 // scanned is what scan found in one segment.
 type scanned struct {
 	salt   uint32
 	seq    uint64
+	before int64 // where the segment before it must end, 0: not known
 	end    int64 // offset after the last whole batch
 	synced int64 // below it all was durable before the last whole batch was written
 }
@@ -81,15 +93,14 @@ type scanned struct {
 // scan calls visit for each record of each whole batch in b, in order. The torn tail of the log's last segment is left
 // out; everywhere else, and where a witness proves that it had been synced, a bad record is an error.
 func scan(b []byte, lastSegment bool, visit func(record) error) (scanned, error) {
-	salt, seq, err := decodeSegmentHeader(b)
+	s, err := decodeSegmentHeader(b)
 	if err != nil {
 		return scanned{}, err
 	}
-	s := scanned{salt: salt, seq: seq, end: segmentHeaderBytes, synced: segmentHeaderBytes}
 	var batch []record
 	off := s.end
 	for {
-		r, size, err := decodeRecord(b[off:], salt)
+		r, size, err := decodeRecord(b[off:], s.salt)
 		if err != nil {
 			return s, s.judge(b, off, lastSegment, err)
 		}
