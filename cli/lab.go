@@ -34,7 +34,7 @@ network between the sites does is known and changes at will. It needs root, Open
 	return cmd
 }
 
-// lab finds the lab that is meant: by name, by VCPEER_LAB, or the only one.
+// lab finds the lab that is meant: by name, by VCPEER_LAB, or the only one, the only one that runs among those that failed.
 func (e *env) lab(name string) (lab.Remote, error) {
 	if name == "" {
 		name = e.Getenv("VCPEER_LAB")
@@ -43,6 +43,9 @@ func (e *env) lab(name string) (lab.Remote, error) {
 		names, err := lab.Names()
 		if err != nil {
 			return lab.Remote{}, err
+		}
+		if up := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !labRuns(name) }); len(up) > 0 {
+			names = up
 		}
 		switch len(names) {
 		case 0:
@@ -61,6 +64,12 @@ func (e *env) lab(name string) (lab.Remote, error) {
 		return lab.Remote{}, err
 	}
 	return lab.Remote{State: s}, nil
+}
+
+// labRuns reports that the process which holds a lab is there.
+func labRuns(name string) bool {
+	s, err := lab.Find(name)
+	return err == nil && s.Holder.Alive()
 }
 
 // askLab runs one exchange with a lab under the usual deadline.

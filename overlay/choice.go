@@ -26,8 +26,8 @@ const (
 	backAfter  = 2 * time.Second
 	backMost   = time.Minute
 	backForget = 5 * time.Minute
-	// lossWindow is how long a link must be up before its loss says something of it and not of the time before.
-	lossWindow = 35 * time.Second
+	// lossWindow is how long a link must be up before enough was sent over it to tell how much it loses.
+	lossWindow = 10 * time.Second
 )
 
 // kind is what is in use to a gateway.

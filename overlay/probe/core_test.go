@@ -48,6 +48,30 @@ func TestWhatWasSentBeforeTheOtherWasThereIsNoLoss(t *testing.T) {
 	}
 }
 
+// Also a link that loses so much that it goes down time and again shows its loss while it is up.
+func TestLossOfALinkThatComesAndGoes(t *testing.T) {
+	w, a, b := pair(t, 3, Fast, 0)
+	w.carry = func(from, _ ID, _ int) (time.Duration, bool) {
+		return 20 * time.Millisecond, from == b || w.rng.Float64() >= 0.4
+	}
+	var sum float64
+	looks := 0
+	for range 600 {
+		w.run(time.Second)
+		if l := w.link(a, b); l.Up {
+			sum, looks = sum+l.LossOut, looks+1
+			if l.LossIn > 0.15 {
+				t.Errorf("loss on the way back, where there is none: %+v", l)
+			}
+		}
+	}
+	l := w.link(a, b)
+	t.Logf("up at %d of 600 looks, with a loss of %.2f; failed %d times", looks, sum/float64(looks), l.Flaps)
+	if l.Flaps == 0 || sum/float64(looks) < 0.2 || sum/float64(looks) > 0.5 {
+		t.Errorf("%+v", l)
+	}
+}
+
 func TestRestartOfTheOtherIsNoLoss(t *testing.T) {
 	w, a, b := pair(t, 1, Fast, 0)
 	w.symmetric(20 * time.Millisecond)
@@ -83,6 +107,8 @@ func TestDownWithinASecond(t *testing.T) {
 			w.run(time.Second)
 			if l := w.link(a, b); !l.Up || l.Flaps != 1 {
 				t.Errorf("seed %d: not up again within a second: %+v", seed, l)
+			} else if l.LossOut != 0 || l.LossIn != 0 {
+				t.Errorf("seed %d: what was lost while the link was down counts when it is up: %+v", seed, l)
 			}
 		}
 		t.Logf("RTT %v: down after at most %v", rtt, worst)

@@ -16,8 +16,8 @@ const ring = 32
 
 // track is what is known of one way. Probes are numbered; those not yet judged are still waited for.
 //
-// Invariants: judged <= next; count <= ring; bit i of answered and of arrived is about the probe next-1-i, and those at
-// and above count are zero; answered is a subset of arrived.
+// Invariants: judged <= next; count <= ring; bit i of answered, of arrived and of void is about the probe next-1-i, and
+// those at and above count are zero; answered is a subset of arrived.
 type track struct {
 	way    way
 	via    []label.Label // way.via[:way.n]; never written to
@@ -32,6 +32,7 @@ type track struct {
 	sent     [ring]time.Duration // by number modulo ring
 	answered uint32
 	arrived  uint32 // by what the other says
+	void     uint32 // sent while the link was down, which is not the loss of a link that is up
 	highest  uint32 // that the other has said to have got; before judged-ring: of no use
 
 	sendAt   time.Duration
@@ -44,6 +45,7 @@ type track struct {
 	up      bool
 	missed  int           // in a row …
 	missing time.Duration // … since this one was sent
+	fell    time.Duration // the same of those that took the link down last
 	replies int           // in a row while down
 	since   time.Duration
 	flaps   int
@@ -64,7 +66,7 @@ func (t *track) send(now time.Duration) uint32 {
 	seq := t.next
 	t.sent[seq%ring] = now
 	t.next++
-	t.answered, t.arrived = t.answered<<1, t.arrived<<1
+	t.answered, t.arrived, t.void = t.answered<<1, t.arrived<<1, t.void<<1
 	t.count = min(t.count+1, ring)
 	return seq
 }
@@ -109,7 +111,7 @@ func (t *track) judge(now time.Duration, c *Config) bool {
 		}
 		t.judged++
 		if t.up && t.missed >= c.Missed {
-			t.up, t.since = false, now
+			t.up, t.since, t.fell = false, now, t.missing
 			t.flaps++
 			return true
 		}
@@ -167,9 +169,7 @@ func (t *track) answer(now, at time.Duration, seq uint32, hold time.Duration, c 
 			t.sendAt = min(t.sendAt, now+t.interval(now, c))
 		}
 	case !t.known || t.replies+1 >= c.Answers:
-		if !t.known {
-			t.forgetBefore(i)
-		}
+		t.forgive()
 		r.up = true
 		t.known, t.up, t.replies, t.since = true, true, 0, now
 		t.mtu.due = min(t.mtu.due, now)
@@ -180,10 +180,13 @@ func (t *track) answer(now, at time.Duration, seq uint32, hold time.Duration, c 
 	return r
 }
 
-// forgetBefore forgets the probes before one: what was sent before the other was there says nothing of the link.
-func (t *track) forgetBefore(index int) {
-	t.count = uint8(index) + 1
-	t.answered, t.arrived = t.answered&ones(uint32(t.count)), t.arrived&ones(uint32(t.count))
+// forgive has what was sent while the link was down, or before the other was there, say nothing of how it is now.
+func (t *track) forgive() {
+	for i := range uint32(t.count) {
+		if !t.known || t.sent[(t.next-1-i)%ring] >= t.fell {
+			t.void |= 1 << i
+		}
+	}
 }
 
 // confirm takes in what the other says that it got.
@@ -207,14 +210,18 @@ func (t *track) nudge(now time.Duration, c *Config) {
 
 func ones(n uint32) uint32 { return uint32(uint64(1)<<n - 1) }
 
-// unheard is how many probes in a row the other has not confirmed before it counts that it did not.
-const unheard = 3
+const (
+	// unheard is how many probes in a row the other has not confirmed before it counts that it did not.
+	unheard = 3
+	// fewest is how many probes a share is of, at least: of the first few that a link carries one lost is not a third.
+	fewest = 12
+)
 
 // loss is the share of the last probes lost on the way there, and of those that arrived, of answers lost on the way back.
 // Nothing is known of the newest which the other has not spoken of since. If it has gone silent they are lost on the way
 // back, for that is what is seen; if it still talks they are lost on the way there.
 func (t *track) loss(h *heard, c *Config) (out, in float64) {
-	judged := ones(uint32(t.count)) &^ ones(min(t.next-t.judged, ring))
+	judged := ones(uint32(t.count)) &^ ones(min(t.next-t.judged, ring)) &^ t.void
 	newer := ones(min(t.next-1-t.highest, ring)) // than what the other spoke of
 	known, unknown := judged&^newer, judged&newer&^t.arrived
 	known |= judged & t.arrived
@@ -230,12 +237,12 @@ func (t *track) loss(h *heard, c *Config) (out, in float64) {
 	}
 	switch {
 	case inOf > 0:
-		in = float64(lostIn) / float64(inOf)
-	case h != nil:
+		in = float64(lostIn) / float64(max(inOf, fewest))
+	case h != nil && outOf > 0:
 		in = h.loss()
 	}
 	if outOf > 0 {
-		out = float64(lostOut) / float64(outOf)
+		out = float64(lostOut) / float64(max(outOf, fewest))
 	}
 	return out, in
 }
