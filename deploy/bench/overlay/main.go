@@ -53,7 +53,7 @@ func main() {
 	flag.StringVar(&o.binary, "binary", "bin/vcpeer", "the vcpeer to measure")
 	flag.StringVar(&o.only, "only", "", "one figure only")
 	flag.IntVar(&o.rounds, "rounds", 9, "rounds of throughput and latency")
-	flag.IntVar(&o.cuts, "cuts", 8, "links cut one after the other; babeld with its defaults sees the first two")
+	flag.IntVar(&o.cuts, "cuts", 5, "cuts of one link, which comes back later every time; babeld with its defaults sees the first two")
 	flag.IntVar(&o.joins, "joins", 3, "sites that join one after the other, at each size")
 	flag.IntVar(&o.seeds, "seeds", 3, "random matrices of round-trip times")
 	flag.DurationVar(&o.idle, "idle", 30*time.Second, "how long an idle network is watched")
