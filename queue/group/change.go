@@ -29,22 +29,33 @@ func (p *pendingChange) expire(c *core) {
 
 // observation is what a leader remembers of one member, in the core's time.
 type observation struct {
-	active time.Duration // when it last was
+	active time.Duration // when it last answered, or came into view
 	inStep time.Duration // since when it has been active and close behind
 	close  bool
 }
 
-// observe samples raft's view of the members. Call it every few hundred milliseconds while leading.
+// heard notes that a member answered the leader. raft's own mark for that, RecentActive, is reset at every election timeout:
+// who looks just then, as in step with it, sees nobody active.
+func (c *core) heard(m *pb.Message) {
+	answer := m.GetType() == pb.MsgAppResp || m.GetType() == pb.MsgHeartbeatResp
+	if !answer || !c.leading() || m.GetTerm() != c.term {
+		return
+	}
+	o := c.observed[m.GetFrom()]
+	o.active = c.now()
+	c.observed[m.GetFrom()] = o
+}
+
+// observe brings what is known of the members up to date. Call it every few hundred milliseconds while leading.
 func (c *core) observe() {
 	now := c.now()
 	commit := c.node.BasicStatus().HardState.GetCommit()
 	seen := map[uint64]observation{}
 	c.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
 		o, known := c.observed[id]
-		if !known || pr.RecentActive || id == c.id {
+		if !known || id == c.id {
 			o.active = now
 		}
-		// RecentActive is reset every election timeout, so one sample without it says nothing.
 		inStep := pr.Match+promotableLag >= commit && now-o.active < c.grace()
 		if inStep && !o.close {
 			o.inStep = now
@@ -169,21 +180,28 @@ func (c *core) handOver(done func(error)) {
 		done(ErrNotLeader{c.leader()})
 		return
 	}
-	heir, match := uint64(0), uint64(0)
-	c.node.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
-		if id == c.id || typ != raft.ProgressTypePeer || !pr.RecentActive || pr.State != tracker.StateReplicate {
-			return
-		}
-		if heir == 0 || pr.Match > match || pr.Match == match && id < heir {
-			heir, match = id, pr.Match
-		}
-	})
+	heir := c.heir()
 	if heir == 0 || c.transfer.done != nil {
 		done(ErrNoHeir)
 		return
 	}
 	c.transfer = pendingTransfer{done: done, since: c.ticks}
 	c.node.TransferLeader(heir)
+}
+
+// heir returns the active voter that is furthest, other than this leader; 0: there is none.
+func (c *core) heir() uint64 {
+	heir, match := uint64(0), uint64(0)
+	c.node.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
+		active := c.now()-c.observed[id].active < c.grace()
+		if id == c.id || typ != raft.ProgressTypePeer || !active || pr.State != tracker.StateReplicate {
+			return
+		}
+		if heir == 0 || pr.Match > match || pr.Match == match && id < heir {
+			heir, match = id, pr.Match
+		}
+	})
+	return heir
 }
 
 // found returns what a directory must hold so that this member is the first and only voter of a new group.

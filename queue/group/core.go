@@ -39,7 +39,7 @@ type core struct {
 	reads     reads
 	change    pendingChange
 	transfer  pendingTransfer
-	observed  map[uint64]observation // leading: what is known of each member
+	observed  map[uint64]observation // leading: what is known of each member; kept by heard and observe
 	snapBytes uint64                 // of entries applied since the last snapshot
 	snapping  bool                   // a snapshot is being written
 	removed   bool                   // the leader said that this ID is no longer a member
@@ -194,7 +194,11 @@ func (c *core) step(m *pb.Message) error {
 			return nil
 		}
 	}
-	if err := c.node.Step(m); err != nil && err != raft.ErrStepPeerNotFound && err != raft.ErrProposalDropped {
+	switch err := c.node.Step(m); err {
+	case nil:
+		c.heard(m)
+	case raft.ErrStepPeerNotFound, raft.ErrProposalDropped:
+	default:
 		return err
 	}
 	return nil

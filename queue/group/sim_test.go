@@ -328,24 +328,31 @@ func (s *sim) check() {
 	}
 }
 
+// calm is a tick without faults. Each member looks after its tick, before it answers what has come.
+func (s *sim) calm(look func(m *simMember)) {
+	s.now++
+	s.deliver()
+	for _, m := range s.members {
+		if m.core == nil {
+			s.boot(m, false)
+		}
+		m.core.tick()
+		look(m)
+		s.run(m)
+	}
+	s.check()
+}
+
 // heal ends all faults and waits until everybody who is a member agrees; then nothing acknowledged may be missing.
 func (s *sim) heal() {
 	s.cutOff, s.loss = map[int]bool{}, 0
 	want := ""
 	for range 4000 {
-		s.now++
-		s.deliver()
-		for _, m := range s.members {
-			if m.core == nil {
-				s.boot(m, false)
-			}
-			m.core.tick()
+		s.calm(func(m *simMember) {
 			if s.now%8 == 0 {
 				s.plan(m)
 			}
-			s.run(m)
-		}
-		s.check()
+		})
 		if l := s.leader(); l != nil && want == "" {
 			s.sent++
 			want = fmt.Sprint("last", s.sent)
@@ -459,6 +466,33 @@ func TestSimulation(t *testing.T) {
 				t.Errorf("only %d commands were acknowledged: the faults left no work to lose", acked)
 			}
 			t.Logf("%d seeds of %d ticks: %d commands acknowledged, %d membership changes, %d leaders", seeds, ticks, acked, changes, terms)
+		})
+	}
+}
+
+// TestLeaderKnowsWhoIsActive looks once in each election timeout, at every point of it: at its end raft forgets who answered.
+func TestLeaderKnowsWhoIsActive(t *testing.T) {
+	s := newSim(t, 1, 3)
+	if s.heal(); s.broken != "" {
+		t.Fatal(s.broken)
+	}
+	for tick := range 8 * 100 {
+		s.calm(func(m *simMember) {
+			if !m.core.leading() || !m.core.settled {
+				return
+			}
+			if m.core.heir() == 0 {
+				t.Fatalf("tick %d: nobody could take over", s.now)
+			}
+			if s.now%m.core.cfg.ElectionTicks != tick/100 {
+				return
+			}
+			s.plan(m)
+			for _, v := range m.core.status().Voters {
+				if !v.Active {
+					t.Fatalf("tick %d: %x is not active", s.now, v.RaftID)
+				}
+			}
 		})
 	}
 }
