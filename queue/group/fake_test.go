@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"vcpeer/crdt"
 	"vcpeer/queue/wal"
+	"vcpeer/queue/wal/waltest"
 )
 
 // ledger is a machine that remembers every command in order.
@@ -200,13 +202,26 @@ func (s *site) start(i int, dir string, fs wal.FS, founder bool) *node {
 
 // kill cuts the node off first, so that it says no goodbye, and then ends it.
 func (s *site) kill(n *node) {
+	if err := s.end(n); err != nil {
+		s.t.Errorf("node %s: %v", n.id.Short(), err)
+	}
+}
+
+// cutPower ends a node that loses its disk while it still runs: nothing that it does from then on gets there.
+func (s *site) cutPower(n *node, disk *waltest.FS) {
+	disk.CutPower(0)
+	if err := s.end(n); err != nil && !errors.Is(err, waltest.ErrOff) {
+		s.t.Errorf("node %s: %v", n.id.Short(), err)
+	}
+}
+
+// end takes a node off the network and ends it, and returns what its Run says.
+func (s *site) end(n *node) error {
 	s.net.cut(n.id, true)
 	s.mark(n.id, false, false)
 	n.cancel()
-	if err := <-n.err; err != nil {
-		s.t.Errorf("node %s: %v", n.id.Short(), err)
-	}
 	delete(s.nodes, n.id)
+	return <-n.err
 }
 
 func (s *site) stop() {
@@ -251,6 +266,8 @@ func (s *site) leader() *node {
 	return best
 }
 
+// awaitVoters waits for a configuration that all its running members know. One that has not heard that a change is over
+// needs the voters from before it to elect a leader.
 func (s *site) awaitVoters(voters, learners int) {
 	s.t.Helper()
 	s.await(fmt.Sprintf("%d voters, %d learners", voters, learners), time.Minute, func() bool {
@@ -259,8 +276,22 @@ func (s *site) awaitVoters(voters, learners int) {
 			return false
 		}
 		st := l.group.Status()
-		return len(st.Voters) == voters && len(st.Learners) == learners && !st.Changing
+		if len(st.Voters) != voters || len(st.Learners) != learners {
+			return false
+		}
+		for _, m := range slices.Concat(st.Voters, st.Learners) {
+			if n := s.nodes[m.Node]; n != nil && !sameMembers(n.group.Status(), st) {
+				return false
+			}
+		}
+		return true
 	})
+}
+
+// sameMembers reports whether both are in one configuration, with no change under way.
+func sameMembers(a, b Status) bool {
+	same := func(a, b Member) bool { return a.RaftID == b.RaftID }
+	return !a.Changing && !b.Changing && slices.EqualFunc(a.Voters, b.Voters, same) && slices.EqualFunc(a.Learners, b.Learners, same)
 }
 
 // put proposes until it is acknowledged, and returns how long that took.

@@ -186,9 +186,8 @@ func TestPowerCutOfAll(t *testing.T) {
 				s.put(fmt.Sprintf("%d.%d", round, i))
 			}
 			for i := range 3 {
-				// The disk is cut off while the process still runs: nothing written later counts.
+				s.cutPower(s.nodes[nodeID(i)], disks[i])
 				disks[i].Crash(rng)
-				s.kill(s.nodes[nodeID(i)])
 			}
 			began := time.Now()
 			for i := range 3 {
