@@ -6,15 +6,15 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"vcpeer/crdt"
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/gossip"
 )
 
 func TestJoinOfOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCluster(t, wan(3))
 		c.grow(someNodes)
 		time.Sleep(time.Minute)
@@ -35,7 +35,7 @@ func TestJoinOfOne(t *testing.T) {
 }
 
 func TestPartitionHeals(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		for _, cut := range []time.Duration{20 * time.Second, 3 * time.Minute} {
 			c := newCluster(t, wan(4))
 			c.grow(someNodes)
@@ -54,7 +54,7 @@ func TestPartitionHeals(t *testing.T) {
 }
 
 func TestLeaveIsNotFailure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCluster(t, wan(5))
 		c.grow(someNodes)
 		c.forget()
@@ -84,7 +84,7 @@ func TestLeaveIsNotFailure(t *testing.T) {
 }
 
 func TestRestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCluster(t, lan(6))
 		c.grow(5)
 		for _, away := range []time.Duration{time.Second, time.Minute} {
@@ -105,7 +105,7 @@ func TestRestart(t *testing.T) {
 }
 
 func TestTags(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCluster(t, wan(7))
 		c.grow(someNodes)
 		n := c.any()
@@ -147,7 +147,7 @@ func TestTags(t *testing.T) {
 
 // TestGarbage floods a node with packets and streams from a member gone mad.
 func TestGarbage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCluster(t, lan(8))
 		c.grow(6)
 		rng := rand.New(rand.NewPCG(1, 2))
@@ -204,7 +204,7 @@ func TestGarbage(t *testing.T) {
 
 // TestEvicted has a member that all put out, one that comes back as evicted, and a pool whose lists still name it.
 func TestEvicted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCluster(t, wan(9))
 		var evicted atomic.Pointer[crdt.NodeID]
 		c.cfg = func(cfg *gossip.Config) {
@@ -237,7 +237,7 @@ func TestEvicted(t *testing.T) {
 
 // TestRecordComesLate has a newcomer whose record reaches some nodes only after the gossip about it.
 func TestRecordComesLate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCluster(t, wan(10))
 		var newcomer atomic.Pointer[crdt.NodeID]
 		var known atomic.Bool
@@ -262,7 +262,7 @@ func TestRecordComesLate(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCluster(t, lan(11))
 		at := c.net.Add()
 		bad := gossip.Sites()

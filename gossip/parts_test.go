@@ -8,13 +8,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/serf/serf"
 
 	"vcpeer/crdt"
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/gossip/simnet"
 )
 
@@ -164,7 +164,7 @@ func isClosed(ch <-chan struct{}) bool {
 
 // TestStreamBounds has a peer with too many streams, one with too long a one, and a stranger.
 func TestStreamBounds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := simnet.New(simnet.Options{})
 		here, peer, stranger := net.Add(), net.Add(), net.Add()
 		tr := newTransport(here, func(id crdt.NodeID) bool { return id != stranger.Self() }, time.Second)
@@ -177,7 +177,7 @@ func TestStreamBounds(t *testing.T) {
 			return c
 		}
 		refused := func(c io.Reader) bool {
-			synctest.Wait()
+			bubble.Wait()
 			c.(interface{ SetReadDeadline(time.Time) error }).SetReadDeadline(time.Now().Add(time.Second))
 			_, err := c.Read(make([]byte, 1))
 			return err == io.EOF
@@ -205,7 +205,7 @@ func TestStreamBounds(t *testing.T) {
 		}
 		served.Close()
 		first.Close()
-		synctest.Wait()
+		bubble.Wait()
 		open(peer)
 		<-tr.StreamCh() // there is room again
 		if _, err := tr.WriteToAddress([]byte("x"), memberlist.Address{Name: stranger.Self().String()}); err != nil {
@@ -223,7 +223,7 @@ func TestStreamBounds(t *testing.T) {
 }
 
 func TestLibraryLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		if libraryLog(slog.New(slog.DiscardHandler)) != io.Discard {
 			t.Error("lines are formatted for nobody")
 		}

@@ -4,9 +4,9 @@ import (
 	"os"
 	"runtime/debug"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/gossip"
 )
 
@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 
 // TestFailureIsSeen kills nodes one after the other; each must be seen failed by all within ten seconds.
 func TestFailureIsSeen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCluster(t, wan(1))
 		c.grow(killNodes)
 		var worst time.Duration
@@ -39,7 +39,7 @@ func TestFailureIsSeen(t *testing.T) {
 
 // TestNoFalseAlarm watches a lossy pool for ten minutes in which nothing happens.
 func TestNoFalseAlarm(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCluster(t, wan(2))
 		n := quietNodes
 		if os.Getenv("VCPEER_LONG") != "" {

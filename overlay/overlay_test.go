@@ -7,12 +7,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
 
 	"vcpeer/crdt"
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/overlay/flow"
 	"vcpeer/overlay/label"
 	"vcpeer/overlay/path"
@@ -485,7 +485,7 @@ func BenchmarkThousandSites(b *testing.B) {
 
 // TestExplainWithoutANetwork: nobody waits for an answer that cannot come.
 func TestExplainWithoutANetwork(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n, err := New(Config{Self: crdt.NodeID{1}, Underlay: func(netip.Addr, string) bool { return true }})
 		if err != nil {
 			t.Fatal(err)

@@ -55,8 +55,8 @@ var homes = []rule{
 func within(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
 func TestWhoImportsWhom(t *testing.T) {
-	for path, imports := range packages(t) {
-		for _, imported := range imports {
+	for path, p := range packages(t) {
+		for _, imported := range p.Imports {
 			for _, r := range rules {
 				if within(path, r.from) && within(imported, r.not) {
 					t.Errorf("%s imports %s: %s", path, imported, r.why)
@@ -76,10 +76,27 @@ func TestWhoImportsWhom(t *testing.T) {
 	}
 }
 
-// packages returns the imports of every package of the module, tests left out.
-func packages(t *testing.T) map[string][]string {
+// TestBubblesAreSafe keeps tests from the runtime's own bubbles, with which the race detector now and then ends the process.
+func TestBubblesAreSafe(t *testing.T) {
+	const synctest, home = "testing/synctest", "vcpeer/deploy/test/bubble"
+	all := packages(t)
+	if !slices.Contains(all[home].Imports, synctest) {
+		t.Errorf("%s does not import %s: this test would see nothing", home, synctest)
+	}
+	for path, p := range all {
+		if path != home && slices.Contains(slices.Concat(p.Imports, p.TestImports, p.XTestImports), synctest) {
+			t.Errorf("%s imports %s: use %s", path, synctest, home)
+		}
+	}
+}
+
+// listed is what go list says of a package.
+type listed struct{ Imports, TestImports, XTestImports []string }
+
+// packages returns every package of the module by its path.
+func packages(t *testing.T) map[string]listed {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", "vcpeer/...")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,TestImports,XTestImports", "vcpeer/...")
 	out, err := cmd.Output()
 	if err != nil {
 		var ee *exec.ExitError
@@ -88,20 +105,20 @@ func packages(t *testing.T) map[string][]string {
 		}
 		t.Fatal(err)
 	}
-	all := make(map[string][]string)
+	all := make(map[string]listed)
 	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
 		var p struct {
 			ImportPath string
-			Imports    []string
+			listed
 		}
 		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		all[p.ImportPath] = p.Imports
+		all[p.ImportPath] = p.listed
 	}
-	if !slices.Contains(all["vcpeer/peer/server"], "vcpeer/peer/api") {
+	if !slices.Contains(all["vcpeer/peer/server"].Imports, "vcpeer/peer/api") {
 		t.Fatal("go list gave no imports: this test would see nothing")
 	}
 	return all

@@ -1,6 +1,6 @@
 // Package simnet is a network of nodes inside one process, for tests of what runs over the fabric: datagrams that are
 // late, lost or cut off, and streams with flow control, by node ID. Nothing leaves the process and nothing blocks on the
-// system, so a whole cluster runs in the virtual time of a testing/synctest bubble.
+// system, so a whole cluster runs in the virtual time of a bubble.
 //
 //	net := simnet.New(simnet.Options{Seed: 1, Delay: simnet.Sites(10, 150*time.Millisecond), Loss: 0.02})
 //	a, b := net.Add(), net.Add()

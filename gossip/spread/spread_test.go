@@ -8,10 +8,10 @@ import (
 	"net"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"vcpeer/crdt"
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/gossip/simnet"
 )
 
@@ -96,7 +96,7 @@ func wan(seed uint64) simnet.Options {
 func TestUpdateReachesAll(t *testing.T) {
 	for _, n := range []int{2, 3, 5, 20, manyNodes} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				p := newPool(t, wan(1), n, 10)
 				time.Sleep(time.Minute)
 				var delays []time.Duration
@@ -131,7 +131,7 @@ func TestUpdateReachesAll(t *testing.T) {
 }
 
 func TestBurst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const n, updates, size = manyNodes / 2, 200, 400
 		p := newPool(t, wan(2), n, 10)
 		time.Sleep(time.Minute)
@@ -159,7 +159,7 @@ func TestBurst(t *testing.T) {
 }
 
 func TestCutOffForAnHour(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := newPool(t, wan(3), 10, 3)
 		away := p.nodes[4]
 		p.net.Split(away.Node)
@@ -179,7 +179,7 @@ func TestCutOffForAnHour(t *testing.T) {
 }
 
 func TestSyncWith(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := newPool(t, simnet.Options{Seed: 4, Delay: simnet.Sites(2, 100*time.Millisecond)}, 2, 2)
 		a, b := p.nodes[0], p.nodes[1]
 		a.Close()
@@ -236,7 +236,7 @@ func TestSyncWith(t *testing.T) {
 }
 
 func TestEphemeral(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := newPool(t, wan(5), 30, 5)
 		time.Sleep(time.Second)
 		for v := range 5 {
@@ -267,7 +267,7 @@ func TestEphemeral(t *testing.T) {
 
 // TestSlowPeer has a peer that takes a push and never answers, while batches go on.
 func TestSlowPeer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := newPool(t, simnet.Options{Seed: 6, Delay: simnet.Sites(1, 0)}, 2, 1)
 		fast, slow := p.nodes[0], p.nodes[1]
 		end := make(chan struct{})
@@ -293,7 +293,7 @@ func TestSlowPeer(t *testing.T) {
 
 // TestHostilePeer opens streams without end, announces frames that never come and sends rubbish.
 func TestHostilePeer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := newPool(t, simnet.Options{Seed: 7, Delay: simnet.Sites(1, 0)}, 3, 1)
 		bad, good, other := p.nodes[0], p.nodes[1], p.nodes[2]
 		bad.Close()
@@ -339,7 +339,7 @@ func TestHostilePeer(t *testing.T) {
 
 // TestRefused has a peer whose records a store refuses for ever; sessions with it must still end.
 func TestRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := newPool(t, simnet.Options{Seed: 8, Delay: simnet.Sites(1, 0)}, 2, 1)
 		a, b := p.nodes[0], p.nodes[1]
 		b.store.mu.Lock()

@@ -6,10 +6,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"vcpeer/crdt"
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/gossip/simnet"
 )
 
@@ -20,7 +20,7 @@ func TestUrgentReachesAll(t *testing.T) {
 		loss  float64
 	}{{2, 0}, {3, 0.02}, {20, 0.02}, {20, 0.1}, {manyNodes, 0.02}, {manyNodes, 0.1}} {
 		t.Run(fmt.Sprintf("%d nodes, loss %v", tt.nodes, tt.loss), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				opt := wan(1)
 				opt.Loss = tt.loss
 				p := newPool(t, opt, tt.nodes, 10)
@@ -70,7 +70,7 @@ func TestUrgentReachesAll(t *testing.T) {
 
 // TestUrgentAtOnce has every node say something urgent in the same instant, as when a site goes dark.
 func TestUrgentAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const n = 20
 		p := newPool(t, wan(9), n, 10)
 		time.Sleep(time.Minute)
@@ -99,7 +99,7 @@ func TestUrgentAtOnce(t *testing.T) {
 
 // TestUrgentWithoutEnd: a node that calls everything urgent costs the others a bounded rate, and is heard all the same.
 func TestUrgentWithoutEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := newPool(t, wan(10), 10, 5)
 		time.Sleep(time.Minute)
 		bad := p.nodes[0]
@@ -130,7 +130,7 @@ func TestUrgentWithoutEnd(t *testing.T) {
 
 // TestUrgentTooLarge: what does not fit a datagram goes as an ordinary entry.
 func TestUrgentTooLarge(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := newPool(t, wan(11), 3, 1)
 		b := p.nodes[0].store.set(1, "urgent "+strings.Repeat("x", 1200))
 		p.eventually(10*time.Second, "all have it", func() bool {
@@ -142,7 +142,7 @@ func TestUrgentTooLarge(t *testing.T) {
 
 // TestHostileUrgent floods a node with urgent datagrams that hold nothing of use.
 func TestHostileUrgent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := newPool(t, simnet.Options{Seed: 12, Delay: simnet.Sites(1, 0)}, 3, 1)
 		bad, good, other := p.nodes[0], p.nodes[1], p.nodes[2]
 		bad.Close()

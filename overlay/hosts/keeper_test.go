@@ -10,9 +10,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/overlay/marked"
 )
 
@@ -77,7 +77,7 @@ func start(t *testing.T, cfg Config) *Keeper {
 }
 
 func TestKeeperGathersChanges(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg, log := config(t)
 		k := start(t, cfg)
 		time.Sleep(10*time.Minute + 30*time.Second) // before the first Set nothing is known, and nothing is written
@@ -105,7 +105,7 @@ func TestKeeperGathersChanges(t *testing.T) {
 }
 
 func TestKeeperPutsBackAndKeepsLastGood(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg, log := config(t)
 		k := start(t, cfg)
 		k.Set(entries(t, "10.77.0.1 n1.kyoto"))

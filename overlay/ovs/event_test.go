@@ -3,12 +3,13 @@ package ovs
 import (
 	"context"
 	"testing"
-	"testing/synctest"
+
+	"vcpeer/deploy/test/bubble"
 )
 
 // TestEventsThatNobodyTakesAreReplaced: the mailbox holds the last of each kind, bridge and port, in the order of the first.
 func TestEventsThatNobodyTakesAreReplaced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var m mailbox
 		m.init()
 		for i := range 1000 {
@@ -23,7 +24,7 @@ func TestEventsThatNobodyTakesAreReplaced(t *testing.T) {
 				t.Errorf("event %q, want %q", got, want)
 			}
 		}
-		synctest.Wait()
+		bubble.Wait()
 		select {
 		case ev := <-m.out:
 			t.Errorf("one more event: %v", ev)

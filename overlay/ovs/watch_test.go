@@ -8,9 +8,9 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/overlay/flow"
 )
 
@@ -66,7 +66,7 @@ func readFull(c net.Conn, b []byte) (n int, err error) {
 }
 
 func TestFlowsAndFramesAreCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
 		var flows, frames atomic.Uint64
 		flows.Store(7)
@@ -83,7 +83,7 @@ func TestFlowsAndFramesAreCounted(t *testing.T) {
 		expect := func(what string, want Kind) {
 			t.Helper()
 			time.Sleep(2*w.poll + time.Millisecond)
-			synctest.Wait()
+			bubble.Wait()
 			var got Kind
 			select {
 			case e := <-mail.out:

@@ -12,12 +12,12 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"vcpeer/crdt"
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/overlay/label"
 )
 
@@ -260,7 +260,7 @@ func (w *world) exchange(t testing.TB, frames, pause int) (sent, arrived, writes
 			}
 		}
 		time.Sleep(10 * time.Millisecond)
-		synctest.Wait()
+		bubble.Wait()
 		sent += len(want)
 		for _, b := range s.other().tap.taken() {
 			writes++
@@ -278,7 +278,7 @@ func (w *world) exchange(t testing.TB, frames, pause int) (sent, arrived, writes
 
 // TestPerfectNetwork: nothing is lost, and a large packet comes out as one.
 func TestPerfectNetwork(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, nil)
 		defer w.close()
 		w.meet(1)
@@ -298,7 +298,7 @@ func TestPerfectNetwork(t *testing.T) {
 
 // TestNoOffloads: a TAP that takes neither large packets nor open checksums gets neither.
 func TestNoOffloads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, func(_ int, _ *Config, tap *fakeTAP) { tap.offloads = false })
 		defer w.close()
 		w.meet(1)
@@ -313,7 +313,7 @@ func TestNoOffloads(t *testing.T) {
 // TestBadNetwork: what arrives is what was sent, once, whatever the network does.
 func TestBadNetwork(t *testing.T) {
 	for seed := range uint64(20) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			w := newWorld(t, seed, func(_ int, c *Config, _ *fakeTAP) { c.RekeyPackets = 500 })
 			defer w.close()
 			w.loss, w.twice, w.late = 30, 30, 30
@@ -334,7 +334,7 @@ func TestBadNetwork(t *testing.T) {
 
 // TestRekey: keys change under traffic, by number and by time, and nothing is lost, however late what was before comes.
 func TestRekey(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 4, func(_ int, c *Config, _ *fakeTAP) { c.RekeyPackets = 1500; c.RekeyAfter = time.Minute })
 		defer w.close()
 		w.late = 100
@@ -361,7 +361,7 @@ func TestRekey(t *testing.T) {
 
 // TestSessionsChange: a new session takes over without loss, in whatever order the two ends learn of it, and an old one goes.
 func TestSessionsChange(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 5, nil)
 		defer w.close()
 		w.meet(1)
@@ -386,7 +386,7 @@ func TestSessionsChange(t *testing.T) {
 // TestNoKeyBeginsAnew: a session that was dropped at one end, with its peer or alone, goes on where it was when it comes back:
 // no two datagrams have one nonce under one key, and the other end, which knew nothing of it, opens them.
 func TestNoKeyBeginsAnew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 9, nil)
 		defer w.close()
 		seen := map[header]int{}
@@ -418,7 +418,7 @@ func TestNoKeyBeginsAnew(t *testing.T) {
 
 // TestMoved: the peer's NAT gives it another address, and the answers go there.
 func TestMoved(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 6, nil)
 		defer w.close()
 		w.meet(1)
@@ -437,13 +437,13 @@ func TestMoved(t *testing.T) {
 
 // TestForgotten: who is no peer any more sends and gets nothing.
 func TestForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 7, nil)
 		defer w.close()
 		w.meet(1)
 		time.Sleep(time.Second)
 		w.sides[1].SetPeers(w.sides[1].label, nil)
-		synctest.Wait()
+		bubble.Wait()
 		_, arrived, _ := w.exchange(t, 20, 1000)
 		st := w.sides[1].Stats()
 		if arrived != 0 || st.Unknown == 0 || len(st.Peers) != 0 || st.Others != 20 {
@@ -454,7 +454,7 @@ func TestForgotten(t *testing.T) {
 
 // TestForgedAndReplayed: a datagram that was changed anywhere, or is sent again, is refused.
 func TestForgedAndReplayed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 8, nil)
 		defer w.close()
 		var seen [][]byte
@@ -486,7 +486,7 @@ func TestForgedAndReplayed(t *testing.T) {
 			to.Receive(Packets{From: from, Data: slices.Clone(last[:n]), Segment: max(n, 1)})
 			time.Sleep(time.Millisecond)
 		}
-		synctest.Wait()
+		bubble.Wait()
 		after := to.Stats()
 		if n := after.Short - before.Short; n != Overhead+etherBytes-1 { // of nothing there is nothing to count
 			t.Errorf("%d short datagrams counted", n)
@@ -505,7 +505,7 @@ func TestForgedAndReplayed(t *testing.T) {
 
 // TestStream: without sessions frames go over a stream, and a stalled stream drops what is late.
 func TestStream(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 9, nil)
 		defer w.close()
 		a, b := net.Pipe()
@@ -529,7 +529,7 @@ func TestStream(t *testing.T) {
 			t.Errorf("%d of %d frames arrived over the session", arrived, sent)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 10, nil)
 		defer w.close()
 		a, b := net.Pipe() // and nobody reads from it
@@ -550,7 +550,7 @@ func TestStream(t *testing.T) {
 // TestWrapped: at a bridge, frames come and go as GRE packets to the addresses of gateways, and questions for those are
 // answered.
 func TestWrapped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 11, func(_ int, c *Config, tap *fakeTAP) { c.Plain, tap.offloads = false, false })
 		defer w.close()
 		w.meet(1)

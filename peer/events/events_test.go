@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/peer/api"
 	"vcpeer/peer/events"
 )
@@ -30,7 +30,7 @@ func TestHistoryIsBoundedAndInOrder(t *testing.T) {
 }
 
 func TestFollowGivesPastThenNewAndOwnsUpToGaps(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := events.New(time.Now)
 		l.Add("test", "past")
 		ctx, cancel := context.WithCancel(t.Context())
@@ -51,7 +51,7 @@ func TestFollowGivesPastThenNewAndOwnsUpToGaps(t *testing.T) {
 		for range 1000 {
 			l.Add("test", "flood")
 		}
-		synctest.Wait()
+		bubble.Wait()
 		seen, missed := 0, false
 		for range 300 {
 			select {

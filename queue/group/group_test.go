@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/queue/wal"
 	"vcpeer/queue/wal/waltest"
 )
@@ -29,7 +29,7 @@ func onDisk(t *testing.T, n int, f func(t *testing.T, s *site)) {
 
 func runBubble(t *testing.T, n int, dir string, fs wal.FS, tune func(*Config), f func(t *testing.T, s *site)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newSite(t, n, tune)
 		for i := range n {
 			s.start(i, filepath.Join(dir, fmt.Sprint(i)), fs, i == 0)
@@ -174,7 +174,7 @@ func TestWipedDiskJoinsAsNew(t *testing.T) {
 func TestPowerCutOfAll(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	disks := []*waltest.FS{{}, {}, {}}
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newSite(t, 3, func(c *Config) { c.WAL.Plain = true; c.SnapshotEntries = 40 })
 		defer s.stop()
 		for i := range 3 {
@@ -319,7 +319,7 @@ func TestConcurrentProposersShareEntries(t *testing.T) {
 
 func TestFullDiskHandsOver(t *testing.T) {
 	disks := []*waltest.FS{{}, {}, {}}
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newSite(t, 3, func(c *Config) { c.WAL.Plain = true })
 		defer s.stop()
 		for i := range 3 {
@@ -339,7 +339,7 @@ func TestFullDiskHandsOver(t *testing.T) {
 
 func TestFullDiskOfOne(t *testing.T) {
 	disk := &waltest.FS{}
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newSite(t, 1, func(c *Config) { c.WAL.Plain = true })
 		defer s.stop()
 		n := s.start(0, "log", disk, true)
@@ -363,7 +363,7 @@ func TestFullDiskOfOne(t *testing.T) {
 
 func TestFsyncErrorEndsTheMember(t *testing.T) {
 	disk := &waltest.FS{}
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newSite(t, 1, func(c *Config) { c.WAL.Plain = true })
 		n := s.start(0, "log", disk, true)
 		s.put("before")

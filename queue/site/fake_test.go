@@ -20,7 +20,7 @@ import (
 	"vcpeer/queue/group"
 )
 
-// A cluster of fakes: everything of a node but the service itself. All of it runs in a synctest bubble.
+// A cluster of fakes: everything of a node but the service itself. All of it runs in a bubble.
 
 type cluster struct {
 	t     *testing.T

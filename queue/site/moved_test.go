@@ -29,7 +29,7 @@ func (c *cluster) leaderOf(site queue.SiteID) (leader *fakeNode, others []*fakeN
 // watches and questions, must go on at the next leader as soon as that is elected, files of the job included.
 func TestPausedLeader(t *testing.T) {
 	for seed := range 4 {
-		bubble(t, uint64(20+seed), func(t *testing.T, c *cluster) {
+		inBubble(t, uint64(20+seed), func(t *testing.T, c *cluster) {
 			for i := range 3 {
 				c.add("s1", i+1, 2)
 			}
@@ -62,7 +62,7 @@ func TestPausedLeader(t *testing.T) {
 
 // TestLostNode has gossip give up the leader of another site: a question that waits there must go on elsewhere.
 func TestLostNode(t *testing.T) {
-	bubble(t, 30, func(t *testing.T, c *cluster) {
+	inBubble(t, 30, func(t *testing.T, c *cluster) {
 		for i := range 3 {
 			c.add("s1", i+1, 1)
 		}

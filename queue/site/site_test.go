@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/queue"
 )
 
@@ -25,10 +25,10 @@ func array(s queue.Spec, n int) queue.Spec {
 	return s
 }
 
-// bubble runs f in a bubble with a cluster that is stopped at the end, and checks the ledger.
-func bubble(t *testing.T, seed uint64, f func(t *testing.T, c *cluster)) {
+// inBubble runs f in a bubble with a cluster that is stopped at the end, and checks the ledger.
+func inBubble(t *testing.T, seed uint64, f func(t *testing.T, c *cluster)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCluster(t, seed)
 		f(t, c)
 		c.stopAll()
@@ -70,7 +70,7 @@ func TestKills(t *testing.T) {
 		seeds = 2
 	}
 	for seed := range seeds {
-		bubble(t, uint64(seed), func(t *testing.T, c *cluster) {
+		inBubble(t, uint64(seed), func(t *testing.T, c *cluster) {
 			home, others := c.add("s1", 1, 4), []*fakeNode{c.add("s1", 2, 4), c.add("s1", 3, 4)}
 			for _, n := range c.nodes {
 				n.start()
@@ -112,7 +112,7 @@ func checkOnce(t *testing.T, c *cluster, home *fakeNode, v queue.JobView, tasks 
 
 // TestPowerLoss also takes the running tasks with the daemons, and the whole site once: tasks run again, one at a time.
 func TestPowerLoss(t *testing.T) {
-	bubble(t, 1, func(t *testing.T, c *cluster) {
+	inBubble(t, 1, func(t *testing.T, c *cluster) {
 		home := c.add("s1", 1, 4)
 		c.add("s1", 2, 4)
 		c.add("s1", 3, 4)
@@ -143,7 +143,7 @@ func TestPowerLoss(t *testing.T) {
 // TestPull has one site with much work and little room, and one with much room: work must go there, and results and
 // epochs hold while the owner's whole site is gone for a while.
 func TestPull(t *testing.T) {
-	bubble(t, 2, func(t *testing.T, c *cluster) {
+	inBubble(t, 2, func(t *testing.T, c *cluster) {
 		home, away := c.add("s1", 1, 1), []*fakeNode{c.add("s2", 2, 4), c.add("s2", 3, 4)}
 		for _, n := range c.nodes {
 			n.start()
@@ -169,7 +169,7 @@ func TestPull(t *testing.T) {
 
 // TestPinned keeps a pinned job at home, however full that is, and runs one pinned elsewhere there.
 func TestPinned(t *testing.T) {
-	bubble(t, 3, func(t *testing.T, c *cluster) {
+	inBubble(t, 3, func(t *testing.T, c *cluster) {
 		home, away := c.add("s1", 1, 1), c.add("s2", 2, 8)
 		home.start()
 		away.start()
@@ -197,7 +197,7 @@ func TestPinned(t *testing.T) {
 
 // TestCancel wants waiting tasks gone at once and running ones stopped within a second, by their owner only.
 func TestCancel(t *testing.T) {
-	bubble(t, 4, func(t *testing.T, c *cluster) {
+	inBubble(t, 4, func(t *testing.T, c *cluster) {
 		a, b := c.add("s1", 1, 2), c.add("s2", 2, 2)
 		a.start()
 		b.start()
@@ -225,7 +225,7 @@ func TestCancel(t *testing.T) {
 
 // TestQuestions asks about jobs from another site, and about a site that is gone.
 func TestQuestions(t *testing.T) {
-	bubble(t, 5, func(t *testing.T, c *cluster) {
+	inBubble(t, 5, func(t *testing.T, c *cluster) {
 		a, b := c.add("s1", 1, 1), c.add("s2", 2, 1)
 		a.start()
 		b.start()
@@ -259,7 +259,7 @@ func TestQuestions(t *testing.T) {
 
 // TestDispatch wants a task that is submitted while a node waits to be granted by the commit of the submit.
 func TestDispatch(t *testing.T) {
-	bubble(t, 6, func(t *testing.T, c *cluster) {
+	inBubble(t, 6, func(t *testing.T, c *cluster) {
 		n := c.add("s1", 1, 1)
 		n.start()
 		time.Sleep(time.Second)
@@ -280,7 +280,7 @@ func TestDispatch(t *testing.T) {
 
 // TestDrain wants no new work after it, and running attempts to go on and be taken over.
 func TestDrain(t *testing.T) {
-	bubble(t, 7, func(t *testing.T, c *cluster) {
+	inBubble(t, 7, func(t *testing.T, c *cluster) {
 		a, b := c.add("s1", 1, 1), c.add("s1", 2, 1)
 		a.start()
 		b.start()

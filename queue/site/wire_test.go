@@ -6,10 +6,10 @@ import (
 	"errors"
 	"io"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"vcpeer/crdt"
+	"vcpeer/deploy/test/bubble"
 	"vcpeer/queue"
 )
 
@@ -81,7 +81,7 @@ func FuzzHandle(f *testing.F) {
 		f.Add(string(q.Op), []byte(q.Body))
 	}
 	f.Fuzz(func(t *testing.T, o string, body []byte) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			c := newCluster(t, 1)
 			n := c.add("s1", 1, 1)
 			n.start()

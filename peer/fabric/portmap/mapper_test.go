@@ -14,8 +14,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"vcpeer/deploy/test/bubble"
 )
 
 // router answers on a port of this machine as a router does.
@@ -272,14 +273,14 @@ func TestMapper(t *testing.T) {
 	granting := func(r request) (grant, error) {
 		return grant{netip.AddrPortFrom(netip.MustParseAddr("44.1.2.3"), r.want.Port()), lifetime}, nil
 	}
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newStory()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { defer close(ended); s.m.Run(ctx) }()
 		expect := func(want string) {
 			t.Helper()
-			synctest.Wait()
+			bubble.Wait()
 			if got := s.since(); got != want {
 				t.Errorf("\n got %s\nwant %s", got, want)
 			}
@@ -313,7 +314,7 @@ func TestMapper(t *testing.T) {
 		back := "ask udp=false outside=7475 life=0s; ask udp=true outside=7475 life=0s"
 		expect(back + "; told  udp=invalid AddrPort tcp=invalid AddrPort ")
 		s.m.Want(true)
-		synctest.Wait()
+		bubble.Wait()
 		s.since()
 		cancel()
 		<-ended

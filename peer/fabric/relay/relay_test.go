@@ -9,10 +9,10 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"vcpeer/crdt"
+	"vcpeer/deploy/test/bubble"
 )
 
 func id(n byte) crdt.NodeID { return crdt.NodeID{n} }
@@ -68,7 +68,7 @@ func connect(s *Server, from, to crdt.NodeID) (*pipe, error) {
 
 // A circuit carries bytes both ways and the end of each direction.
 func TestCircuit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := relayTo(Limits{}, nil)
 		c, err := connect(s, id(1), id(2))
 		if err != nil {
@@ -80,7 +80,7 @@ func TestCircuit(t *testing.T) {
 		if err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("%d of %d bytes, %v", len(got), len(want), err)
 		}
-		synctest.Wait()
+		bubble.Wait()
 		if st := s.Stats(); st.Circuits != 0 || st.Bytes != uint64(2*len(want)) {
 			t.Errorf("after its end: %+v", st)
 		}
@@ -92,7 +92,7 @@ func TestCircuit(t *testing.T) {
 
 // What one relay may be made to do is bounded, in all and for each member.
 func TestLimits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := relayTo(Limits{Circuits: 3, CircuitsPerMember: 2, Places: 2, PlacesPerMember: 1}, nil)
 		var open []*pipe
 		for _, tt := range []struct {
@@ -106,7 +106,7 @@ func TestLimits(t *testing.T) {
 			open = append(open, c)
 		}
 		open[0].Reset()
-		synctest.Wait()
+		bubble.Wait()
 		if c, err := connect(s, id(8), id(9)); err != nil {
 			t.Errorf("after one has ended: %v", err)
 		} else {
@@ -125,7 +125,7 @@ func TestLimits(t *testing.T) {
 				}
 				results <- err
 			}()
-			synctest.Wait()
+			bubble.Wait()
 		}
 		time.Sleep(10*holdEvery + holdEvery/2)
 		if st := s.Stats(); st.Places != 2 {
@@ -145,7 +145,7 @@ func TestLimits(t *testing.T) {
 		for _, c := range open {
 			c.Reset()
 		}
-		synctest.Wait()
+		bubble.Wait()
 		if st := s.Stats(); full != 2 || st.Places != 0 || st.Circuits != 0 {
 			t.Errorf("%d were refused, and at the end there are %+v", full, st)
 		}
@@ -154,7 +154,7 @@ func TestLimits(t *testing.T) {
 
 // A relay that is none any more refuses, one that cannot get there says so, and a place ends when its relay is silent.
 func TestRefusals(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := relayTo(Limits{}, errors.New("no route"))
 		if _, err := connect(s, id(1), id(2)); !errors.Is(err, ErrUnreachable) {
 			t.Errorf("not reachable: %v", err)
@@ -163,7 +163,7 @@ func TestRefusals(t *testing.T) {
 		if _, err := connect(s, id(1), id(2)); !errors.Is(err, ErrRefused) {
 			t.Errorf("no relay: %v", err)
 		}
-		synctest.Wait()
+		bubble.Wait()
 		if st := s.Stats(); st.Circuits != 0 {
 			t.Errorf("%+v", st)
 		}
@@ -172,7 +172,7 @@ func TestRefusals(t *testing.T) {
 
 // The rate is shared evenly between those who want it, however much each wants.
 func TestShares(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const rate, piece = 1 << 20, 16 << 10
 		s := newShares(rate)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
