@@ -239,6 +239,15 @@ func isNamed(a ma.Multiaddr) bool {
 	return false
 }
 
+// hidden reports whether all that is known of how the peer is reached is addresses that only its own network knows, as when
+// it is behind a NAT.
+func (l *link) hidden() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.relays) == 0 && len(l.found) == 0 &&
+		!slices.ContainsFunc(l.learned, func(a ma.Multiaddr) bool { return isNamed(a) || manet.IsPublicAddr(a) })
+}
+
 func (l *link) connected() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -2,6 +2,8 @@ package fabric
 
 import (
 	"errors"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -94,6 +96,33 @@ func TestRelayed(t *testing.T) {
 			a.Close()
 			eventually(t, "the circuit to end", func() bool { return r.RelayStats().Circuits == 0 })
 		})
+	}
+}
+
+// A newcomer behind a NAT, of which only an address is known that does not answer, is reached through a relay without waiting for
+// the dial to fail.
+func TestNewcomerIsReachedAtOnce(t *testing.T) {
+	silent, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	records := &book{}
+	records.set(Member, idOf("a"), idOf("b"), idOf("r"))
+	a, b, r := start(t, "a", records), start(t, "b", records), start(t, "r", records)
+	for _, f := range []*Fabric{a, b} {
+		f.Learn(r.Self(), r.Addrs())
+		if err := f.Try(short(t), r.Self()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.Learn(b.Self(), []string{multiaddr(netip.MustParseAddr("127.0.0.1"), "quic", silent.LocalAddr().(*net.UDPAddr).Port).String()})
+	began := time.Now()
+	if err := a.Try(short(t), b.Self()); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 3*time.Second { // QUIC gives up after five
+		t.Errorf("after %v", took)
 	}
 }
 

@@ -173,14 +173,17 @@ func (f *Fabric) newStream(ctx context.Context, l *link, direct bool) (network.S
 	return c.NewStream(ctx)
 }
 
-// dial connects to a peer: at its own addresses, through its relays, and when all of that fails through this node's.
+// dial connects to a peer: at its own addresses, through its relays, and when none of these is known, or all of that fails, through
+// this node's. Of a newcomer behind a NAT no relay is known for a second or two, and its own addresses only cost time: meanwhile
+// gossip would take it for dead.
 func (f *Fabric) dial(ctx context.Context, l *link, direct bool) (network.Conn, error) {
 	p := peerIDOf(l.id)
 	if direct {
 		return f.host.DialPeer(network.WithForceDirectDial(ctx, "to a relay"), p)
 	}
+	early := l.hidden() && f.addDetours(l)
 	c, err := f.host.DialPeer(ctx, p)
-	if err == nil || ctx.Err() != nil || gateSaid(err) != nil || !f.addDetours(l) {
+	if err == nil || early || ctx.Err() != nil || gateSaid(err) != nil || !f.addDetours(l) {
 		return c, err
 	}
 	if c, again := f.host.DialPeer(ctx, p); again == nil {
