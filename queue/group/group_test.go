@@ -85,7 +85,9 @@ func TestLeaderKilled(t *testing.T) {
 		s.put("before")
 		old := s.leader()
 		s.kill(old)
-		if d := s.put("after"); d > 2*time.Second {
+		// Two are left: each time that both ask for votes at once costs an election timeout, at most 0.8 s. Nearly always
+		// it takes one or two.
+		if d := s.put("after"); d > 5*time.Second {
 			t.Errorf("writes were away for %v", d)
 		}
 		n := s.start(indexOf(old), old.dir, old.fs, false)
