@@ -29,7 +29,8 @@ func (f *Fabric) Way(id crdt.NodeID) (Way, bool) {
 	}
 	w := Way{Link: f.describe(best[0])}
 	l.mu.Lock()
-	w.Punched = best[0].punched || !best[0].relayed() && f.closed.Load() && !l.knows(best[0].RemoteMultiaddr())
+	// Where either side turned out to let anybody in, punching only came before a plain dial.
+	w.Punched = !best[0].relayed() && !l.knows(best[0].RemoteMultiaddr()) && (f.closed.Load() || best[0].punched && f.punchRank() != rankOpen)
 	l.mu.Unlock()
 	w.RTT = w.Link.RTT
 	return w, true
