@@ -11,6 +11,7 @@ import (
 // wait for more, and who had much to say lately is slower to speak: on a machine that is too busy links seem to come and
 // go, and to tell of each made all others busier. The zero value is ready.
 type voice struct {
+	began time.Time
 	said  saying    // last …
 	at    time.Time // … and when; zero: nothing yet
 	spare float64   // sayings that are not slowed
@@ -19,7 +20,12 @@ type voice struct {
 // What a gateway says is repeated before it is forgotten.
 const (
 	sayAgain = 90 * time.Second
-	sayRTTs  = 5 * time.Second // between news of how good links are
+
+	// sayRTTs lies between news of how good links are. When the first measurements are over, a gateway of more than sayOften
+	// links waits longer in proportion, so that what all have to say costs a node no more the more they are.
+	sayRTTs  = 5 * time.Second
+	sayOften = 8
+	sayFirst = 30 * time.Second
 
 	sayShapes     = 500 * time.Millisecond // between news of what links there are …
 	sayShapesSlow = 4 * time.Second        // … when there were many
@@ -33,9 +39,9 @@ const (
 func (v *voice) due(next saying, now time.Time) bool {
 	spare := min(mostSpare, v.spare+float64(now.Sub(v.at))/float64(spareEvery))
 	if v.at.IsZero() {
-		spare = mostSpare
+		spare, v.began = mostSpare, now
 	}
-	if now.Sub(v.at) < v.gap(next, spare >= 1) {
+	if now.Sub(v.at) < v.gap(next, spare >= 1, now) {
 		return false
 	}
 	v.said, v.at, v.spare = next, now, max(0, spare-1)
@@ -43,7 +49,7 @@ func (v *voice) due(next saying, now time.Time) bool {
 }
 
 // gap is how long after what was last said next is to be said.
-func (v *voice) gap(next saying, fresh bool) time.Duration {
+func (v *voice) gap(next saying, fresh bool, now time.Time) time.Duration {
 	switch {
 	case worse(v.said.row, next.row):
 		if fresh {
@@ -56,7 +62,10 @@ func (v *voice) gap(next saying, fresh bool) time.Duration {
 		}
 		return sayShapesSlow
 	case path.Significant(v.said.row, next.row):
-		return sayRTTs
+		if now.Sub(v.began) < sayFirst {
+			return sayRTTs
+		}
+		return min(sayAgain, sayRTTs*time.Duration(max(sayOften, len(next.row.Links)))/sayOften)
 	}
 	return sayAgain
 }

@@ -66,3 +66,27 @@ func TestVoiceSlowsDown(t *testing.T) {
 		t.Error("after a pause a failure waits")
 	}
 }
+
+// How good links are is told the more seldom the more there are, once they have been measured for a while.
+func TestVoiceOfMany(t *testing.T) {
+	row := func(links int, rtt time.Duration) saying {
+		out := path.Row{From: 1}
+		for i := range links {
+			out.Links = append(out.Links, path.Link{To: label.Label(i + 2), RTT: rtt, Up: true})
+		}
+		return saying{row: out}
+	}
+	for links, want := range map[int]time.Duration{3: sayRTTs, 8: sayRTTs, 16: 2 * sayRTTs, 1000: sayAgain} {
+		var v voice
+		now := time.Unix(1000, 0)
+		v.due(row(links, 10*time.Millisecond), now)
+		if !v.due(row(links, 30*time.Millisecond), now.Add(sayRTTs)) {
+			t.Errorf("%d links: the first measurements wait", links)
+		}
+		now = now.Add(2 * sayAgain)
+		v.due(row(links, 10*time.Millisecond), now)
+		if next := row(links, 30*time.Millisecond); v.due(next, now.Add(want-1)) || !v.due(next, now.Add(want)) {
+			t.Errorf("%d links: not after %v", links, want)
+		}
+	}
+}
