@@ -24,4 +24,9 @@
 // of 5 to 50). Hence the least of a window (60 s, or 6 samples where they are rarer). A lower RTT counts at once: no frame
 // is too fast by chance. A higher one counts when the window has run out, or sooner when it looks like another route and
 // not like a queue (see step.go).
+//
+// # Loss
+//
+// Loss is a share of the last 32 probes, of at least 12. It says how good a link is while it is up: probes sent while it was
+// down, or before the other end first answered, are left out.
 package probe
