@@ -56,7 +56,7 @@ func (c *core) observe() {
 		if !known || id == c.id {
 			o.active = now
 		}
-		inStep := pr.Match+promotableLag >= commit && now-o.active < c.grace()
+		inStep := pr.Match+promotableLag >= commit && c.answers(o)
 		if inStep && !o.close {
 			o.inStep = now
 		}
@@ -65,6 +65,9 @@ func (c *core) observe() {
 	})
 	c.observed = seen
 }
+
+// answers reports whether a member has answered the leader lately.
+func (c *core) answers(o observation) bool { return c.now()-o.active < c.grace() }
 
 // grace is how long a member may be silent and still count as active.
 func (c *core) grace() time.Duration { return time.Duration(2*c.cfg.ElectionTicks) * c.cfg.Tick }
@@ -83,8 +86,8 @@ func (c *core) membership() Membership {
 		if commit := st.HardState.GetCommit(); pr.Match < commit {
 			s.Lag = commit - pr.Match
 		}
-		if silent := now - o.active; silent >= c.grace() {
-			s.Silent = silent
+		if !c.answers(o) {
+			s.Silent = now - o.active
 		}
 		if o.close {
 			s.InStep = now - o.inStep
@@ -193,8 +196,7 @@ func (c *core) handOver(done func(error)) {
 func (c *core) heir() uint64 {
 	heir, match := uint64(0), uint64(0)
 	c.node.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
-		active := c.now()-c.observed[id].active < c.grace()
-		if id == c.id || typ != raft.ProgressTypePeer || !active || pr.State != tracker.StateReplicate {
+		if id == c.id || typ != raft.ProgressTypePeer || !c.answers(c.observed[id]) || pr.State != tracker.StateReplicate {
 			return
 		}
 		if heir == 0 || pr.Match > match || pr.Match == match && id < heir {
