@@ -15,48 +15,12 @@ import (
 func TestPowerCut(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		story func(t *testing.T, fs *waltest.FS, l *wal.Log) (want int)
+		story story
 	}{
-		{"a refused batch, then a roll-over", func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
-			save(t, l, wal.Batch{Entries: entries(1, 40, 1)})
-			// Part of the batch fits on the disk. What is left of it must not stay behind in a closed segment.
-			fs.SetCapacity(fs.Used() + 100)
-			refuse(t, l, wal.Batch{Entries: entries(41, 50, 2)})
-			fs.SetCapacity(0)
-			rollOver(t, fs, l, 41)
-			return 80
-		}},
-		{"a refused batch, then one that overwrites the first part of it", func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
-			save(t, l, wal.Batch{Entries: entries(1, 3, 1)})
-			fs.SetCapacity(fs.Used() + 1200)
-			refuse(t, l, wal.Batch{Entries: entries(4, 50, 2)})
-			fs.SetCapacity(0)
-			if err := l.Save(wal.Batch{Entries: entries(4, 14, 1)}); err != nil {
-				t.Fatal(err)
-			}
-			return 3
-		}},
-		{"a refused batch that cannot be cut off, then a roll-over", func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
-			save(t, l, wal.Batch{Entries: entries(1, 40, 1)})
-			fs.CopyOnWrite = true
-			fs.SetCapacity(fs.Used() + 100)
-			refuse(t, l, wal.Batch{Entries: entries(41, 50, 2)})
-			refuse(t, l, wal.Batch{Entries: entries(41, 80, 2)})
-			fs.SetCapacity(0)
-			rollOver(t, fs, l, 41)
-			return 80
-		}},
-		{"a refused batch that cannot be cut off, then one that overwrites the first part of it", func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
-			save(t, l, wal.Batch{Entries: entries(1, 3, 1)})
-			fs.CopyOnWrite = true
-			fs.SetCapacity(fs.Used() + 1200)
-			refuse(t, l, wal.Batch{Entries: entries(4, 50, 2)})
-			fs.SetCapacity(0)
-			if err := l.Save(wal.Batch{Entries: entries(4, 14, 1)}); err != nil {
-				t.Fatal(err)
-			}
-			return 3
-		}},
+		{"a refused batch, then a roll-over", refusedBeforeRollOver(false)},
+		{"a refused batch, then one that overwrites the first part of it", refusedBeforeOverwrite(false)},
+		{"a refused batch that cannot be cut off, then a roll-over", refusedBeforeRollOver(true)},
+		{"a refused batch that cannot be cut off, then one that overwrites the first part of it", refusedBeforeOverwrite(true)},
 		{"a failed sync, a new process", func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
 			save(t, l, wal.Batch{Entries: entries(1, 3, 1)})
 			fs.FailOnce(1, syscall.EIO)
@@ -121,6 +85,41 @@ func TestPowerCut(t *testing.T) {
 				checkPrefix(t, st, want)
 			}
 		})
+	}
+}
+
+// story is what happens before a power cut; it returns up to which entry all was acknowledged.
+type story func(t *testing.T, fs *waltest.FS, l *wal.Log) (want int)
+
+// refusedBeforeRollOver has a batch refused of which a part fits on the disk. What is left of it must not stay behind in a
+// closed segment. With copyOnWrite it cannot be cut off while the disk is full.
+func refusedBeforeRollOver(copyOnWrite bool) story {
+	return func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
+		save(t, l, wal.Batch{Entries: entries(1, 40, 1)})
+		fs.CopyOnWrite = copyOnWrite
+		fs.SetCapacity(fs.Used() + 100)
+		refuse(t, l, wal.Batch{Entries: entries(41, 50, 2)})
+		if copyOnWrite {
+			refuse(t, l, wal.Batch{Entries: entries(41, 80, 2)})
+		}
+		fs.SetCapacity(0)
+		rollOver(t, fs, l, 41)
+		return 80
+	}
+}
+
+// refusedBeforeOverwrite saves behind a refused batch another, not synced, in the place of its first part.
+func refusedBeforeOverwrite(copyOnWrite bool) story {
+	return func(t *testing.T, fs *waltest.FS, l *wal.Log) int {
+		save(t, l, wal.Batch{Entries: entries(1, 3, 1)})
+		fs.CopyOnWrite = copyOnWrite
+		fs.SetCapacity(fs.Used() + 1200)
+		refuse(t, l, wal.Batch{Entries: entries(4, 50, 2)})
+		fs.SetCapacity(0)
+		if err := l.Save(wal.Batch{Entries: entries(4, 14, 1)}); err != nil {
+			t.Fatal(err)
+		}
+		return 3
 	}
 }
 
